@@ -1,0 +1,3 @@
+//! `guestmeter`: arguments, library call, exit code.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `guestmeterd`: arguments, library call, exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Opens and parses kernel files.
