@@ -1,0 +1,41 @@
+//! Both images come up on both kernels, and a resize through the VMM reaches the guest.
+
+use crate::rig::{MIB, Machine, Vm};
+
+fn mem_total_bytes(vm: &mut Vm) -> u64 {
+    let kib = vm.sh("awk '/^MemTotal:/ { print $2 }' /proc/meminfo");
+    kib.parse::<u64>().expect("MemTotal is a number") * 1024
+}
+
+fn boots_and_resizes(machine: Machine, kernel: &str) {
+    let mut vm = machine.online_movable().memory(0).boot();
+    assert!(vm.sh("uname -r").starts_with(kernel), "the kernel asked for");
+    assert_eq!(vm.plugged(), 0);
+    let before = mem_total_bytes(&mut vm);
+    for mib in [130, 300, 128, 0] {
+        vm.resize(0, mib);
+        vm.wait("MemTotal to follow", std::time::Duration::from_secs(10), |vm| {
+            mem_total_bytes(vm) == before + mib * MIB
+        });
+    }
+}
+
+#[test]
+fn small_image_boots_and_follows_a_resize_on_6_12() {
+    boots_and_resizes(Machine::new("6.12"), "6.12.");
+}
+
+#[test]
+fn small_image_boots_and_follows_a_resize_on_6_1() {
+    boots_and_resizes(Machine::new("6.1"), "6.1.");
+}
+
+#[test]
+fn systemd_image_boots_and_follows_a_resize_on_6_12() {
+    boots_and_resizes(Machine::new("6.12").systemd(), "6.12.");
+}
+
+#[test]
+fn systemd_image_boots_and_follows_a_resize_on_6_1() {
+    boots_and_resizes(Machine::new("6.1").systemd(), "6.1.");
+}
