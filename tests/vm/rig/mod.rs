@@ -6,7 +6,6 @@ mod image;
 mod qemu;
 mod qmp;
 
-pub(crate) use guest::Output;
 pub(crate) use qemu::{Machine, Vm};
 
 pub(crate) const MIB: u64 = 1 << 20;

@@ -318,7 +318,8 @@ impl Vm {
 
     /// Takes `mib` MiB away from the guest with the balloon (0 gives all back) and waits until it is done.
     pub(crate) fn inflate(&mut self, mib: u64) {
-        let whole = self.machine.boot_mib * MIB + self.plugged();
+        // QEMU counts boot memory alone here, never virtio-mem.
+        let whole = self.machine.boot_mib * MIB;
         let target = whole - mib * MIB;
         self.qmp("balloon", json!({ "value": target }));
         self.wait(&format!("the balloon to hold {mib} MiB"), Duration::from_secs(60), |vm| {
