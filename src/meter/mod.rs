@@ -1,59 +1,18 @@
 //! Capacity × time, exact: what one slice counts, drops and carries.
 //!
-//! The law, for each counter: `whole · unit + carry + dropped = observed + rebased`.
+//! The law, for each counter: `whole · unit + carry + dropped = observed + rebased`, where `observed` is
+//! Σ max(0, Δ) · capacity over all slices but suspended ones. Splitting an interval changes nothing.
+
+#![deny(clippy::float_arithmetic)]
+
+mod count;
+#[cfg(test)]
+mod tests;
+
+pub use count::{ACTIVE_UNIT, Amounts, CPU_UNIT, Count, MEMORY_UNIT, Usage};
 
 use crate::units::{ByteNanos, Bytes, MilliCpu, MilliCpuNanos, Nanos};
 use serde::{Deserialize, Serialize};
-
-/// Nanoseconds in a second: the unit of [`Usage::active`].
-pub const ACTIVE_UNIT: u64 = 1_000_000_000;
-/// byte·ns in a MiB·s: the unit of [`Usage::memory`].
-pub const MEMORY_UNIT: u64 = (1 << 20) * 1_000_000_000;
-/// millicpu·ns in a millicpu·s: the unit of [`Usage::cpu`].
-pub const CPU_UNIT: u64 = 1_000_000_000;
-
-/// Whole units and what is carried towards the next one; `carry < UNIT`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Count<const UNIT: u64> {
-    /// Whole units; never goes down.
-    pub whole: u64,
-    /// The fraction, in the smallest unit.
-    pub carry: u64,
-}
-
-/// What a guest has used since its boot. Travels in reports: frozen with protocol version 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Running time: seconds + ns.
-    pub active: Count<ACTIVE_UNIT>,
-    /// Memory × time: MiB·s + byte·ns.
-    pub memory: Count<MEMORY_UNIT>,
-    /// CPU entitlement × time: millicpu·s + millicpu·ns.
-    pub cpu: Count<CPU_UNIT>,
-    /// Time inside holds: never counted.
-    pub suspended: Nanos,
-    /// Counted time in which a short pause may hide.
-    pub uncertain: Nanos,
-    /// Added to reach the host's high-water mark; not usage.
-    pub rebased: Amounts,
-    /// What caps and cuts left out.
-    pub dropped: Amounts,
-    /// Slices that dropped anything.
-    pub gaps: u64,
-    /// Slices in which the clock went backwards.
-    pub anomalies: u64,
-}
-
-/// Amounts of the three counters in their smallest units.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Amounts {
-    /// Running time.
-    pub active: Nanos,
-    /// Memory × time.
-    pub memory: ByteNanos,
-    /// CPU entitlement × time.
-    pub cpu: MilliCpuNanos,
-}
 
 /// The capacity a slice is attributed to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +41,7 @@ pub enum Event {
     Release,
 }
 
-/// The row of the table that a slice fell into.
+/// The row of the table in [`Meter::observe`] that a slice fell into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
@@ -135,7 +94,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter that has seen nothing.
+    /// A meter that has seen nothing. `tick` is the longest time between two observations of a healthy agent.
     #[must_use]
     pub fn new(tick: Nanos) -> Self {
         Self { tick, last: None, held: false, usage: Usage::default() }
@@ -147,8 +106,126 @@ impl Meter {
         &self.usage
     }
 
-    /// Closes the slice since the last observation and opens one at `now` with `rate`.
-    pub fn observe(&mut self, _now: Nanos, _rate: Rate, _event: Event) -> Slice {
-        unimplemented!("core engineer")
+    /// Whether a checkpoint holds the count until a resume or a release.
+    #[must_use]
+    pub fn held(&self) -> bool {
+        self.held
+    }
+
+    /// The last observation: its instant, and the capacity that has held since.
+    #[must_use]
+    pub fn last(&self) -> Option<(Nanos, Rate)> {
+        self.last
+    }
+
+    /// Changes the tick, as a restarted agent does whose configuration changed.
+    pub fn set_tick(&mut self, tick: Nanos) {
+        self.tick = tick;
+    }
+
+    /// The longest slice that is counted whole: two ticks.
+    #[must_use]
+    pub fn cap(&self) -> Nanos {
+        self.tick.saturating_add(self.tick)
+    }
+
+    /// Closes the slice since the last observation by the first row that fits, and opens one at `now` with `rate`.
+    ///
+    /// | case | counted | dropped | carry |
+    /// |---|---|---|---|
+    /// | first: Δ since boot, this observation's capacity | min(Δ, tick) | the rest | kept (it is zero) |
+    /// | clock went backwards (a resume still counts as one) | 0 | 0 | kept |
+    /// | held, and a resume | 0; Δ to `suspended` | 0 | kept |
+    /// | held, Δ > cap: this is a resume | 0; Δ to `suspended` | 0 | kept |
+    /// | held, Δ ≤ cap | Δ; the hold stays | 0 | kept |
+    /// | resume, Δ > cap | 0 | Δ, and the old carry | zeroed |
+    /// | resume, Δ ≤ cap | Δ, also to `uncertain` | 0 | kept |
+    /// | Δ > cap | cap | Δ − cap, and the old carry | zeroed |
+    /// | else | Δ | 0 | kept |
+    pub fn observe(&mut self, now: Nanos, rate: Rate, event: Event) -> Slice {
+        if event == Event::Release {
+            self.held = false;
+        }
+        let (from, rate_then) = match self.last {
+            Some((from, rate_then)) => (Some(from), rate_then),
+            None => (None, rate),
+        };
+        let (rule, delta) = self.rule(from, now, event);
+        let slice = self.apply(Slice {
+            from,
+            to: now,
+            rate: rate_then,
+            rule,
+            counted: self.counted(rule, delta),
+            dropped: Amounts::default(),
+            suspended: if matches!(rule, Rule::HeldResume | Rule::HeldJump) { delta } else { Nanos::ZERO },
+        });
+        self.held = match rule {
+            Rule::HeldResume | Rule::HeldJump => event == Event::Checkpoint,
+            _ if event == Event::Resume => false,
+            _ => self.held || event == Event::Checkpoint,
+        };
+        self.last = Some((now, rate));
+        slice
+    }
+
+    fn rule(&self, from: Option<Nanos>, now: Nanos, event: Event) -> (Rule, Nanos) {
+        let Some(from) = from else { return (Rule::First, now) };
+        let Some(delta) = now.checked_sub(from) else { return (Rule::Backwards, Nanos::ZERO) };
+        let rule = match (self.held, event == Event::Resume, delta > self.cap()) {
+            (true, true, _) => Rule::HeldResume,
+            (true, false, true) => Rule::HeldJump,
+            (true, false, false) => Rule::Held,
+            (false, true, true) => Rule::ResumeGap,
+            (false, true, false) => Rule::ResumeShort,
+            (false, false, true) => Rule::Capped,
+            (false, false, false) => Rule::Plain,
+        };
+        (rule, delta)
+    }
+
+    fn counted(&self, rule: Rule, delta: Nanos) -> Nanos {
+        match rule {
+            Rule::First => delta.min(self.tick),
+            Rule::Capped => self.cap(),
+            Rule::Held | Rule::ResumeShort | Rule::Plain => delta,
+            Rule::Backwards | Rule::HeldResume | Rule::HeldJump | Rule::ResumeGap => Nanos::ZERO,
+        }
+    }
+
+    /// Books the slice; returns it with what it dropped.
+    fn apply(&mut self, mut slice: Slice) -> Slice {
+        let delta = slice.to.saturating_sub(slice.from.unwrap_or(Nanos::ZERO));
+        let lost = delta.saturating_sub(slice.counted).saturating_sub(slice.suspended);
+        let usage = &mut self.usage;
+        if lost > Nanos::ZERO {
+            let carried = Amounts {
+                active: Nanos(usage.active.take_carry()),
+                memory: ByteNanos(u128::from(usage.memory.take_carry())),
+                cpu: MilliCpuNanos(u128::from(usage.cpu.take_carry())),
+            };
+            slice.dropped = carried.saturating_add(slice.rate.over(lost));
+            usage.dropped = usage.dropped.saturating_add(slice.dropped);
+            usage.gaps = usage.gaps.saturating_add(1);
+        }
+        let counted = slice.rate.over(slice.counted);
+        usage.active.add(u128::from(counted.active.0));
+        usage.memory.add(counted.memory.0);
+        usage.cpu.add(counted.cpu.0);
+        usage.suspended = usage.suspended.saturating_add(slice.suspended);
+        match slice.rule {
+            Rule::ResumeShort => usage.uncertain = usage.uncertain.saturating_add(slice.counted),
+            Rule::Backwards => usage.anomalies = usage.anomalies.saturating_add(1),
+            _ => {}
+        }
+        slice
+    }
+}
+
+impl Rate {
+    /// What this capacity comes to over `span`.
+    #[must_use]
+    pub fn over(self, span: Nanos) -> Amounts {
+        Amounts { active: span, memory: self.memory * span, cpu: self.cpu * span }
     }
 }

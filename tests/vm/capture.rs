@@ -43,8 +43,11 @@ fn capture(vm: &mut Vm, case: &Case<'_>) {
     assert_eq!(tar.code, 0, "collect: {}", tar.stderr);
     pipe(Command::new("tar").arg("-xf").arg("-").arg("-C").arg(&dir), &tar.stdout);
     let flags = vm.run("gzip -1 </proc/kpageflags");
-    std::fs::write(dir.join("kpageflags.offline"), offline_runs(&pipe(Command::new("gzip").arg("-dc"), &flags.stdout)))
-        .expect("kpageflags.offline written");
+    std::fs::write(
+        dir.join("kpageflags.offline"),
+        offline_runs(&pipe(Command::new("gzip").arg("-dc"), &flags.stdout)),
+    )
+    .expect("kpageflags.offline written");
     let after = vm.memory_devices();
     assert_eq!(before, after, "the VMM's sizes moved while {} was captured", case.name);
     let mut expected = format!(

@@ -21,7 +21,8 @@ pub(crate) fn images() -> &'static Images {
     static IMAGES: OnceLock<Images> = OnceLock::new();
     IMAGES.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm/image");
-        let output = Command::new(script).arg(agent()).stdin(Stdio::null()).output().expect("tests/vm/image runs");
+        let output =
+            Command::new(script).arg(agent()).stdin(Stdio::null()).output().expect("tests/vm/image runs");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "tests/vm/image failed; has tests/vm/prepare run?\n{errors}");
         let stdout = String::from_utf8(output.stdout).expect("paths are UTF-8");

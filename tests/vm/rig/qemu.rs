@@ -99,10 +99,16 @@ impl Machine {
         let vhost = self.vsock_cid.map(|cid| start_vhost(dir.path(), cid));
         let start = Instant::now();
         let qemu = self.start_qemu(dir.path());
-        let mut vm = Vm { processes: vhost.into_iter().chain([qemu]).collect(), links: None, dir, machine: self };
+        let mut vm =
+            Vm { processes: vhost.into_iter().chain([qemu]).collect(), links: None, dir, machine: self };
         vm.links = Some(vm.connect().unwrap_or_else(|error| vm.fail(&error)));
         vm.run_for("true", BOOT_TIMEOUT);
-        eprintln!("[{:>5.1} s to boot {} {}]", start.elapsed().as_secs_f32(), vm.machine.kernel, vm.image_name());
+        eprintln!(
+            "[{:>5.1} s to boot {} {}]",
+            start.elapsed().as_secs_f32(),
+            vm.machine.kernel,
+            vm.image_name()
+        );
         vm
     }
 
@@ -135,7 +141,8 @@ impl Machine {
         let mut append = format!("console=ttyS0 panic=-1{}", self.append);
         if self.root {
             append.push_str(" guestmeter.root=1");
-            let drive = format!("file={},format=raw,if=none,id=root,snapshot=on", images.path("root").display());
+            let drive =
+                format!("file={},format=raw,if=none,id=root,snapshot=on", images.path("root").display());
             command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=root"]);
         }
         command.args(["-append", &append]);
@@ -220,7 +227,9 @@ impl Vm {
         loop {
             match UnixStream::connect(self.dir.path().join(name)) {
                 Ok(stream) => return Ok(stream),
-                Err(error) if start.elapsed() > Duration::from_secs(20) => return Err(format!("{name}: {error}")),
+                Err(error) if start.elapsed() > Duration::from_secs(20) => {
+                    return Err(format!("{name}: {error}"));
+                }
                 Err(_) => std::thread::sleep(Duration::from_millis(50)),
             }
         }

@@ -1,0 +1,218 @@
+//! Messages to frames and back: kinds, limits, and what a peer is told about a frame that is not served.
+
+use super::frame::{self, FORMAT, Frame, FrameError};
+use super::message::{Message, Notify, Refusal, RefusalCode, Reply, Report, Request};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The longest sandbox name, in bytes.
+pub const SANDBOX_MAX: usize = 128;
+/// The longest text of a refusal, in bytes.
+pub const TEXT_MAX: usize = 1024;
+/// The longest version, revision or capability, in bytes.
+pub const WORD_MAX: usize = 64;
+/// The most capabilities, and the most sources of one reading.
+pub const LIST_MAX: usize = 32;
+/// The most segments in one frame.
+pub const SEGMENTS_MAX: usize = 64;
+
+/// Why a message cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// It breaks a limit.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// It does not fit a frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The serializer failed.
+    #[error("serializing: {0}")]
+    Postcard(#[from] postcard::Error),
+}
+
+/// A field longer than the protocol allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} has {length} (at most {max})")]
+pub struct LimitError {
+    field: &'static str,
+    length: usize,
+    max: usize,
+}
+
+/// Why a whole frame is not a message. The connection can go on: the next frame is found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// A header layout of another format.
+    #[error("frame format {0} (this build reads {FORMAT})")]
+    Format(u8),
+    /// A flag nobody has defined.
+    #[error("frame flags {0:#06x} (none are known)")]
+    Flags(u16),
+    /// A message nobody has defined, or not yet.
+    #[error("message kind {0:#04x} is not known")]
+    Kind(u8),
+    /// The payload is no such message.
+    #[error("payload of message kind {kind:#04x}: {cause}")]
+    Payload {
+        /// Which message it claims to be.
+        kind: u8,
+        /// What the deserializer says.
+        cause: postcard::Error,
+    },
+    /// It breaks a limit.
+    #[error("message kind {kind:#04x}: {cause}")]
+    Limit {
+        /// Which message.
+        kind: u8,
+        /// Which limit.
+        cause: LimitError,
+    },
+}
+
+impl DecodeError {
+    /// What the sender of the frame is told.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        let code = match self {
+            Self::Kind(_) => RefusalCode::Unsupported,
+            _ => RefusalCode::Malformed,
+        };
+        Refusal { code, text: self.to_string() }
+    }
+}
+
+/// The kind byte of each message. Replies have the high bit.
+mod kind {
+    pub(super) const HELLO: u8 = 0x01;
+    pub(super) const READ: u8 = 0x02;
+    pub(super) const RESUME: u8 = 0x03;
+    pub(super) const CHECKPOINT: u8 = 0x04;
+    pub(super) const ACK: u8 = 0x05;
+    pub(super) const WAIT_SETTLED: u8 = 0x06;
+    pub(super) const WATCH: u8 = 0x07;
+    pub(super) const SEGMENTS_AFTER: u8 = 0x08;
+    pub(super) const WELCOME: u8 = 0x81;
+    pub(super) const REPORT: u8 = 0x82;
+    pub(super) const SEGMENTS: u8 = 0x83;
+    pub(super) const ACKED: u8 = 0x84;
+    pub(super) const ERROR: u8 = 0x85;
+    pub(super) const NOTIFY: u8 = 0x86;
+}
+
+/// Appends `message` to `out` as one frame.
+///
+/// # Errors
+/// A field over its limit, or a message over a frame's.
+pub fn encode(message: &Message, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    check_limits(message)?;
+    let (kind, payload) = match message {
+        Message::Request(request) => encode_request(request)?,
+        Message::Reply(reply) => encode_reply(reply)?,
+    };
+    Ok(frame::encode(kind, &payload, out)?)
+}
+
+fn encode_request(request: &Request) -> Result<(u8, Vec<u8>), postcard::Error> {
+    match request {
+        Request::Hello(body) => pack(kind::HELLO, body),
+        Request::Read => pack(kind::READ, &()),
+        Request::Resume(body) => pack(kind::RESUME, body),
+        Request::Checkpoint(body) => pack(kind::CHECKPOINT, body),
+        Request::Ack(body) => pack(kind::ACK, body),
+        Request::WaitSettled(body) => pack(kind::WAIT_SETTLED, body),
+        Request::Watch(body) => pack(kind::WATCH, body),
+        Request::Segments(body) => pack(kind::SEGMENTS_AFTER, body),
+    }
+}
+
+fn encode_reply(reply: &Reply) -> Result<(u8, Vec<u8>), postcard::Error> {
+    match reply {
+        Reply::Welcome(body) => pack(kind::WELCOME, body),
+        Reply::Report(body) => pack(kind::REPORT, body),
+        Reply::Segments(body) => pack(kind::SEGMENTS, body),
+        Reply::Acked(body) => pack(kind::ACKED, body),
+        Reply::Error(body) => pack(kind::ERROR, body),
+        Reply::Notify(body) => pack(kind::NOTIFY, body),
+    }
+}
+
+fn pack<T: Serialize>(kind: u8, body: &T) -> Result<(u8, Vec<u8>), postcard::Error> {
+    Ok((kind, postcard::to_allocvec(body)?))
+}
+
+/// The message in `frame`; bytes behind it are ignored, for they are fields of a later build.
+///
+/// # Errors
+/// A format, flag or kind that is not known, a payload that is no such message, a field over its limit.
+pub fn decode(frame: &Frame) -> Result<Message, DecodeError> {
+    if frame.format != FORMAT {
+        return Err(DecodeError::Format(frame.format));
+    }
+    if frame.flags != 0 {
+        return Err(DecodeError::Flags(frame.flags));
+    }
+    let message = match frame.kind {
+        kind::HELLO => Message::Request(Request::Hello(unpack(frame)?)),
+        kind::READ => Message::Request(Request::Read),
+        kind::RESUME => Message::Request(Request::Resume(unpack(frame)?)),
+        kind::CHECKPOINT => Message::Request(Request::Checkpoint(unpack(frame)?)),
+        kind::ACK => Message::Request(Request::Ack(unpack(frame)?)),
+        kind::WAIT_SETTLED => Message::Request(Request::WaitSettled(unpack(frame)?)),
+        kind::WATCH => Message::Request(Request::Watch(unpack(frame)?)),
+        kind::SEGMENTS_AFTER => Message::Request(Request::Segments(unpack(frame)?)),
+        kind::WELCOME => Message::Reply(Reply::Welcome(unpack(frame)?)),
+        kind::REPORT => Message::Reply(Reply::Report(unpack(frame)?)),
+        kind::SEGMENTS => Message::Reply(Reply::Segments(unpack(frame)?)),
+        kind::ACKED => Message::Reply(Reply::Acked(unpack(frame)?)),
+        kind::ERROR => Message::Reply(Reply::Error(unpack(frame)?)),
+        kind::NOTIFY => Message::Reply(Reply::Notify(unpack(frame)?)),
+        unknown => return Err(DecodeError::Kind(unknown)),
+    };
+    check_limits(&message).map_err(|cause| DecodeError::Limit { kind: frame.kind, cause })?;
+    Ok(message)
+}
+
+fn unpack<T: DeserializeOwned>(frame: &Frame) -> Result<T, DecodeError> {
+    postcard::take_from_bytes(&frame.payload)
+        .map(|(body, _appended)| body)
+        .map_err(|cause| DecodeError::Payload { kind: frame.kind, cause })
+}
+
+fn check_limits(message: &Message) -> Result<(), LimitError> {
+    match message {
+        Message::Request(Request::Resume(resume)) => at_most("sandbox", resume.sandbox.len(), SANDBOX_MAX),
+        Message::Request(_) | Message::Reply(Reply::Acked(_)) => Ok(()),
+        Message::Reply(Reply::Welcome(welcome)) => {
+            check_sandbox(welcome.sandbox.as_ref())?;
+            check_agent(&welcome.agent)
+        }
+        Message::Reply(Reply::Report(report)) => check_report(report),
+        Message::Reply(Reply::Segments(body)) => at_most("segments", body.segments.len(), SEGMENTS_MAX),
+        Message::Reply(Reply::Error(refusal)) => at_most("text", refusal.text.len(), TEXT_MAX),
+        Message::Reply(Reply::Notify(notify)) => {
+            let Notify { agent, report } = notify.as_ref();
+            check_agent(agent)?;
+            check_report(report)
+        }
+    }
+}
+
+fn check_report(report: &Report) -> Result<(), LimitError> {
+    check_sandbox(report.identity.sandbox.as_ref())?;
+    at_most("memory.sources", report.memory.sources.len(), LIST_MAX)
+}
+
+fn check_agent(agent: &super::message::Agent) -> Result<(), LimitError> {
+    at_most("agent.version", agent.version.len(), WORD_MAX)?;
+    at_most("agent.git", agent.git.len(), WORD_MAX)?;
+    at_most("agent.capabilities", agent.capabilities.len(), LIST_MAX)?;
+    agent.capabilities.iter().try_for_each(|word| at_most("a capability", word.len(), WORD_MAX))
+}
+
+fn check_sandbox(sandbox: Option<&String>) -> Result<(), LimitError> {
+    sandbox.map_or(Ok(()), |name| at_most("sandbox", name.len(), SANDBOX_MAX))
+}
+
+fn at_most(field: &'static str, length: usize, max: usize) -> Result<(), LimitError> {
+    if length > max { Err(LimitError { field, length, max }) } else { Ok(()) }
+}
