@@ -55,8 +55,13 @@ mod tests {
     #[test]
     fn the_kernels_spelling_and_nothing_else() {
         let id = parse("00112233-4455-6677-8899-aabbccddeeff").unwrap();
-        assert_eq!(id.0, [0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff]);
-        for text in ["", "00112233", "00112233-4455-6677-8899-aabbccddeefg", "+0112233-4455-6677-8899-aabbccddeeff"] {
+        assert_eq!(
+            id.0,
+            [0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff]
+        );
+        for text in
+            ["", "00112233", "00112233-4455-6677-8899-aabbccddeefg", "+0112233-4455-6677-8899-aabbccddeeff"]
+        {
             assert_eq!(parse(text), None, "{text}");
         }
     }

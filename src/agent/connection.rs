@@ -3,7 +3,8 @@
 use super::descriptor;
 use super::listener::Peer;
 use crate::units::Nanos;
-use crate::wire::Decoder;
+use crate::wire::message::{Message, Refusal, RefusalCode, Request};
+use crate::wire::{self, Decoder, FrameError};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io;
@@ -28,9 +29,21 @@ pub(super) enum Gone {
     /// The system's word.
     #[error("{0}")]
     Failed(io::Error),
+    /// The peer speaks something else.
+    #[error(transparent)]
+    Garbage(#[from] FrameError),
     /// The peer reads too slowly.
     #[error("{0} bytes of replies are unread")]
     Slow(usize),
+}
+
+/// What came in.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// To be served.
+    Request(Request),
+    /// Not served, and why.
+    Unserved(Refusal),
 }
 
 /// One connection.
@@ -38,7 +51,7 @@ pub(super) enum Gone {
 pub(super) struct Connection {
     stream: AsyncFd<OwnedFd>,
     pub(super) peer: Peer,
-    pub(super) decoder: Decoder,
+    decoder: Decoder,
     /// The decoder may hold a whole frame that was not taken yet.
     pub(super) unread: bool,
     unsent: Vec<u8>,
@@ -80,6 +93,19 @@ impl Connection {
         }
     }
 
+    fn decoded(&mut self) -> Result<Option<Received>, Gone> {
+        let frame = self.decoder.next()?;
+        self.unread = frame.is_some();
+        Ok(frame.map(|frame| match wire::decode(&frame) {
+            Ok(Message::Request(request)) => Received::Request(request),
+            Ok(Message::Reply(_)) => Received::Unserved(Refusal {
+                code: RefusalCode::Malformed,
+                text: "this message goes from agent to host only".to_owned(),
+            }),
+            Err(error) => Received::Unserved(error.refusal()),
+        }))
+    }
+
     /// Reads once; says whether there was something.
     fn receive(&mut self) -> Result<bool, Gone> {
         let mut bytes = [0; READ_BYTES];
@@ -90,10 +116,9 @@ impl Connection {
             Ok((0, _)) => Err(Gone::ByPeer),
             Ok((length, _)) => {
                 self.decoder.push(bytes.get(..length).unwrap_or_default());
-                self.unread = true;
-                Ok(())
+                Ok(true)
             }
-            Err(error) if is_transient(&error) => Ok(()),
+            Err(error) if is_transient(&error) => Ok(false),
             Err(error) => Err(Gone::Failed(error)),
         }
     }

@@ -27,38 +27,36 @@ const FRAMES_PER_WAKE_MAX: usize = 16;
 /// Looks in one wake-up: the first may call for a closer one.
 const LOOKS_PER_WAKE_MAX: usize = 3;
 
-/// All that the loop holds.
-pub(super) struct Daemon {
-    pub(super) session: Session,
-    pub(super) witness: Witness,
-    pub(super) state: StateFile,
-    pub(super) supervisor: Supervisor,
-    pub(super) listeners: Vec<Listener>,
-    pub(super) uevents: Option<Uevents>,
-    pub(super) allowed_peers: Vec<u32>,
-    pub(super) stop: Stop,
-    connections: BTreeMap<ConnectionId, Connection>,
-    next_connection: u64,
-    stopping: bool,
-    status_changed: bool,
-}
-
-/// SIGTERM and SIGINT.
-pub(super) struct Stop {
+/// What wakes the loop.
+pub(super) struct Sockets {
+    listeners: Vec<Listener>,
+    uevents: Option<Uevents>,
     terminate: Signal,
     interrupt: Signal,
-    asked: bool,
 }
 
-impl Stop {
-    /// Must be called inside the runtime.
-    pub(super) fn listen() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            asked: false,
-        })
+impl Sockets {
+    /// Adds SIGTERM and SIGINT. Must be called inside the runtime.
+    pub(super) fn new(listeners: Vec<Listener>, uevents: Option<Uevents>) -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { listeners, uevents, terminate, interrupt })
     }
+}
+
+/// All that the loop holds.
+pub(super) struct Daemon {
+    session: Session,
+    witness: Witness,
+    state: StateFile,
+    supervisor: Supervisor,
+    sockets: Sockets,
+    allowed_peers: Vec<u32>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    next_connection: u64,
+    /// SIGTERM or SIGINT came.
+    stopping: bool,
+    status_changed: bool,
 }
 
 /// What one wake-up has come to so far.
@@ -79,28 +77,50 @@ impl Wake {
 }
 
 impl Daemon {
+    pub(super) fn new(
+        session: Session,
+        witness: Witness,
+        state: StateFile,
+        supervisor: Supervisor,
+        sockets: Sockets,
+        allowed_peers: Vec<u32>,
+    ) -> Self {
+        Self {
+            session,
+            witness,
+            state,
+            supervisor,
+            sockets,
+            allowed_peers,
+            connections: BTreeMap::new(),
+            next_connection: 0,
+            stopping: false,
+            status_changed: false,
+        }
+    }
+
     /// Serves until a signal ends it.
     pub(super) async fn run(&mut self) {
         let mut now = clock::now();
-        self.turn(now);
+        self.turn(now, false);
         self.supervisor.ready(&self.status());
         log::info!("ready: {}", self.status());
         while !(self.stopping && self.connections.is_empty()) {
-            self.wait(self.deadline().saturating_sub(now.monotonic)).await;
+            let stop = self.wait(self.deadline().saturating_sub(now.monotonic)).await;
             now = clock::now();
-            self.turn(now);
+            self.turn(now, stop);
         }
     }
 
     /// One wake-up. What the kernel signals is taken before time is counted.
-    fn turn(&mut self, now: Clock) {
+    fn turn(&mut self, now: Clock, stop: bool) {
         let mut wake = Wake { now, look: None };
-        if self.uevents.as_ref().is_some_and(Uevents::take) {
+        if self.sockets.uevents.as_ref().is_some_and(Uevents::take) {
             wake.want(Look::Hotplug);
         }
-        if std::mem::take(&mut self.stop.asked) && !self.stopping {
+        if stop && !self.stopping {
             self.stopping = true;
-            self.listeners.clear();
+            self.sockets.listeners.clear();
             self.supervisor.stopping();
             self.step(&mut wake, Event::Shutdown);
         }
@@ -121,29 +141,29 @@ impl Daemon {
         closing.chain(self.supervisor.deadline()).fold(self.session.deadline(), std::cmp::min)
     }
 
-    async fn wait(&mut self, at_most: Nanos) {
+    /// Sleeps; says whether a signal to stop came.
+    async fn wait(&mut self, at_most: Nanos) -> bool {
         let mut timer = pin!(tokio::time::sleep(at_most.into()));
         poll_fn(|cx| {
             let mut ready = timer.as_mut().poll(cx).is_ready();
-            if self.stop.terminate.poll_recv(cx).is_ready() || self.stop.interrupt.poll_recv(cx).is_ready() {
-                self.stop.asked = true;
-                ready = true;
-            }
-            ready |= self.uevents.as_ref().is_some_and(|uevents| uevents.poll_ready(cx).is_ready());
-            for listener in &self.listeners {
+            let stop = self.sockets.terminate.poll_recv(cx).is_ready()
+                | self.sockets.interrupt.poll_recv(cx).is_ready();
+            ready |= stop;
+            ready |= self.sockets.uevents.as_ref().is_some_and(|uevents| uevents.poll_ready(cx).is_ready());
+            for listener in &self.sockets.listeners {
                 ready |= listener.poll_ready(cx).is_ready();
             }
             for (id, connection) in &self.connections {
                 ready |= connection.poll_ready(cx, self.session.accepts(*id)).is_ready();
             }
-            if ready { Poll::Ready(()) } else { Poll::Pending }
+            if ready { Poll::Ready(stop) } else { Poll::Pending }
         })
-        .await;
+        .await
     }
 
     fn accept(&mut self, wake: &mut Wake) {
         let mut arrived = Vec::new();
-        for listener in &self.listeners {
+        for listener in &self.sockets.listeners {
             for _ in 0..ACCEPTS_PER_WAKE_MAX {
                 match listener.accept() {
                     Ok(Some(connection)) => arrived.push(connection),

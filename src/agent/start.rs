@@ -2,7 +2,7 @@
 
 use super::address::{Address, PORT_DEFAULT};
 use super::cli::Options;
-use super::daemon::{Daemon, Stop};
+use super::daemon::{Daemon, Sockets};
 use super::listener::{ListenError, Listener};
 use super::passed::Passed;
 use super::privilege::{PrivilegeError, User};
@@ -81,27 +81,31 @@ pub(super) fn serve(options: &Options) -> Result<(), StartError> {
                 log::warn!("no hotplug events ({error}): a change is seen at the next tick or request");
             })
             .ok();
-        let supervisor =
-            Supervisor::from_env(clock::now().monotonic).map_err(StartError::Supervisor)?;
+        let supervisor = Supervisor::from_env(clock::now().monotonic).map_err(StartError::Supervisor)?;
         give_up_privilege(user.as_ref(), &state, supervisor.is_there())?;
         let (saved, baseline) = stored.map_or((None, None), |stored| (Some(stored.session), stored.baseline));
         if let Some(baseline) = baseline {
             witness.set_baseline(baseline);
         }
         let session = Session::new(myself(boot_id), options.tick, Limits::default(), saved);
-        let stop = Stop::listen().map_err(StartError::Runtime)?;
-        Daemon::new(session, witness, state, supervisor, listeners, uevents, stop, options).run().await;
+        let sockets = Sockets::new(listeners, uevents).map_err(StartError::Runtime)?;
+        let allowed = options.allow_peers.clone();
+        Daemon::new(session, witness, state, supervisor, sockets, allowed).run().await;
         Ok(())
     })
 }
 
-fn listen(options: &Options, passed: Vec<(String, std::os::fd::OwnedFd)>) -> Result<Vec<Listener>, StartError> {
+fn listen(
+    options: &Options,
+    passed: Vec<(String, std::os::fd::OwnedFd)>,
+) -> Result<Vec<Listener>, StartError> {
     let mut listeners = Vec::new();
     for (name, socket) in passed {
         listeners.push(Listener::passed(name, socket)?);
     }
     let default = [Address::Vsock { port: PORT_DEFAULT }];
-    let addresses = if options.listen.is_empty() && listeners.is_empty() { &default } else { options.listen.as_slice() };
+    let addresses =
+        if options.listen.is_empty() && listeners.is_empty() { &default } else { options.listen.as_slice() };
     for address in addresses {
         listeners.push(Listener::bind(address)?);
     }

@@ -6,7 +6,7 @@
 
 use crate::session::Saved;
 use crate::wire::message::Id;
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, open};
+use rustix::fs::{FileType, FlockOperation, Gid, Mode, OFlags, Uid, fchown, flock, fstat, open};
 use rustix::io::{Errno, pread, pwrite};
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
@@ -272,6 +272,15 @@ impl StateFile {
         let (generation, slot) = found.as_ref().map_or((0, 1), |found| (found.generation, found.slot));
         let file = Self { file, path: path.to_owned(), boot_id, generation, slot, bytes: Vec::new() };
         Ok((file, found))
+    }
+
+    /// Makes `uid` and `gid` its owners, so that an agent that is started as them can open it.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn give_to(&self, uid: u32, gid: u32) -> Result<(), StateError> {
+        fchown(&self.file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .map_err(|source| StateError::Io { path: self.path.clone(), source })
     }
 
     /// Writes one slot: one system call. tmpfs needs no sync.

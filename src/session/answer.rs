@@ -161,7 +161,7 @@ impl Session {
     }
 
     fn welcome(&self, hello: Hello) -> Owed {
-        let Some(chosen) = negotiate(hello.version_min, hello.version_max) else {
+        let Some(chosen) = version::negotiate(hello.version_min, hello.version_max) else {
             let text = format!(
                 "this agent speaks protocol versions {} to {}, the host {} to {}",
                 version::MIN,
@@ -213,9 +213,4 @@ fn unsupported(name: &str) -> Owed {
         code: RefusalCode::Unsupported,
         text: format!("{name} is not served by guestmeterd {}", env!("CARGO_PKG_VERSION")),
     })
-}
-
-fn negotiate(host_min: u16, host_max: u16) -> Option<u16> {
-    let newest = host_max.min(version::CURRENT);
-    (newest >= host_min.max(version::MIN)).then_some(newest)
 }

@@ -232,6 +232,12 @@ impl Session {
         self.connections.len()
     }
 
+    /// Whether a connection may ask more before it is answered; the edge leaves its bytes unread until then.
+    #[must_use]
+    pub fn accepts(&self, id: ConnectionId) -> bool {
+        self.connections.get(&id).is_some_and(|connection| connection.owed.len() < self.limits.owed)
+    }
+
     /// Takes one event at `now`.
     pub fn step(&mut self, now: Clock, event: Event) -> Vec<Action> {
         match event {
@@ -296,7 +302,7 @@ impl Session {
         let slice = self.saved.meter.observe(now.monotonic, rate, event);
         match slice.rule {
             Rule::Backwards => notes.push(Note::Backwards(slice)),
-            _ if slice.dropped != meter::Amounts::default() => notes.push(Note::Dropped(slice)),
+            _ if !slice.dropped.is_zero() => notes.push(Note::Dropped(slice)),
             _ => {}
         }
         if let Some(before) = before.filter(|before| *before != rate) {

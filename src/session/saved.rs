@@ -39,7 +39,8 @@ impl Saved {
     }
 
     /// The same, one agent start later.
-    pub(super) fn restarted(mut self, _tick: Nanos) -> Self {
+    pub(super) fn restarted(mut self, tick: Nanos) -> Self {
+        self.meter.set_tick(tick);
         self.instance = self.instance.saturating_add(1);
         self
     }
