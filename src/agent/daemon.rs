@@ -235,7 +235,7 @@ impl Daemon {
             Action::Look(Depth::Hot) => wake.want(Look::Tick),
             Action::Look(Depth::Full) => wake.want(Look::Full),
             Action::Save => {
-                if let Err(error) = self.state.save(self.session.saved(), self.witness.baseline()) {
+                if let Err(error) = self.state.save(self.session.saved()) {
                     log::error!("{error}; a restart would lose what was counted since");
                 }
             }

@@ -9,7 +9,7 @@ use super::privilege::{PrivilegeError, User};
 use super::state::{StateError, StateFile, Stored, Unusable};
 use super::supervisor::Supervisor;
 use super::uevent::Uevents;
-use super::witness::{Witness, WitnessOptions};
+use super::witness::Witness;
 use super::{boot_id, clock, exit, log as logging};
 use crate::session::{Limits, Myself, Session};
 use crate::wire::message::Agent;
@@ -71,7 +71,7 @@ pub(super) fn serve(options: &Options) -> Result<(), StartError> {
         .enable_time()
         .build()
         .map_err(StartError::Runtime)?;
-    let mut witness = Witness::open(witness_options(options, passed.sources, boot_id));
+    let mut witness = Witness::open();
     runtime.block_on(async {
         let listeners = listen(options, passed.sockets)?;
         let (state, found) = StateFile::open(&options.state, boot_id)?;
@@ -83,10 +83,7 @@ pub(super) fn serve(options: &Options) -> Result<(), StartError> {
             .ok();
         let supervisor = Supervisor::from_env(clock::now().monotonic).map_err(StartError::Supervisor)?;
         give_up_privilege(user.as_ref(), &state, supervisor.is_there())?;
-        let (saved, baseline) = stored.map_or((None, None), |stored| (Some(stored.session), stored.baseline));
-        if let Some(baseline) = baseline {
-            witness.set_baseline(baseline);
-        }
+        let saved = stored.map(|stored| stored.session);
         let session = Session::new(myself(boot_id), options.tick, Limits::default(), saved);
         let sockets = Sockets::new(listeners, uevents).map_err(StartError::Runtime)?;
         let allowed = options.allow_peers.clone();

@@ -1,3 +1,5 @@
 //! `guestmeterd`: arguments, library call, exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    guestmeter::agent::run(std::env::args_os().skip(1))
+}
