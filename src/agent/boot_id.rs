@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Why it is unknown. Without it a saved count could be another boot's.
 #[derive(Debug, thiserror::Error)]
-pub enum BootIdError {
+pub(super) enum BootIdError {
     /// The file cannot be read.
     #[error("{path}: {source}")]
     Read {
@@ -29,7 +29,7 @@ pub enum BootIdError {
 ///
 /// # Errors
 /// Names the file.
-pub fn read(proc_root: &Path) -> Result<Id, BootIdError> {
+pub(super) fn read(proc_root: &Path) -> Result<Id, BootIdError> {
     let path = proc_root.join("sys/kernel/random/boot_id");
     let mut text = String::new();
     let read = std::fs::File::open(&path).and_then(|file| file.take(64).read_to_string(&mut text));

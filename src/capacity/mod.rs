@@ -4,6 +4,7 @@
 
 mod cpu;
 mod derive;
+mod name;
 mod tracker;
 
 pub use cpu::entitlement;

@@ -74,6 +74,15 @@ pub struct CpuFacts {
     pub stat: Result<CpuStat, KernelError>,
 }
 
+impl CpuFacts {
+    /// The same without a quota.
+    #[must_use]
+    pub fn without_quota(&self) -> Self {
+        let cgroup = self.cgroup.clone().map(|cgroup| CgroupFacts { quota: None, ..cgroup });
+        Self { cgroup, ..self.clone() }
+    }
+}
+
 /// Two sums of the `cpu` line of `/proc/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuStat {

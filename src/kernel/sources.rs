@@ -218,21 +218,6 @@ impl Sources {
         Err(KernelError::Unstable { path: self.options.roots.proc.join("zoneinfo"), tries: TRIES })
     }
 
-    /// The kernel's id of this boot.
-    ///
-    /// # Errors
-    /// The file is missing or holds no UUID.
-    pub fn boot_id(&self) -> Result<[u8; 16], KernelError> {
-        let path = self.options.roots.proc.join("sys/kernel/random/boot_id");
-        let text = read_once(&path)?;
-        let digits = text.replace('-', "");
-        u128::from_str_radix(&digits, 16)
-            .ok()
-            .filter(|_| digits.len() == 32)
-            .map(u128::to_be_bytes)
-            .ok_or_else(|| KernelError::Parse { path, what: format!("no UUID: {text:?}") })
-    }
-
     /// Whether kpageflags is open.
     ///
     /// # Errors
