@@ -1,9 +1,9 @@
-//! Exit codes, as in sysexits.h.
+//! Exit codes: those of sysexits.h, and `doctor`'s own.
 
+/// `doctor` found that the reading is not exact.
+pub(super) const INEXACT: u8 = 1;
 /// The command line is wrong.
 pub(super) const USAGE: u8 = 64;
-/// Input data is wrong.
-pub(super) const DATAERR: u8 = 65;
 /// Something that is needed is not there.
 pub(super) const UNAVAILABLE: u8 = 69;
 /// The system refused something it does not refuse.

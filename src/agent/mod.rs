@@ -5,6 +5,12 @@
 
 pub mod cli;
 
+mod once;
+
+mod doctor;
+
+mod open_sources;
+
 mod start;
 
 mod daemon;
@@ -21,8 +27,9 @@ mod passed;
 mod privilege;
 pub mod state;
 mod supervisor;
+mod timer;
 mod uevent;
-mod witness;
+pub mod witness;
 
 pub use address::{Address, AddressError, NotifyAddress};
 
@@ -47,11 +54,20 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             version::MIN,
             version::CURRENT
         )),
+        Command::Once(options) => print(&once::text(&options)),
+        Command::Doctor(options) => {
+            let (text, exact) = doctor::examine(&options);
+            let printed = print(&text);
+            if exact { printed } else { ExitCode::from(exit::INEXACT) }
+        }
+        Command::OpenSources(options) => match open_sources::store(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&format_args!("{error}"), exit::OSERR),
+        },
         Command::Serve(options) => match start::serve(&options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format_args!("{error}"), error.exit_code()),
         },
-        Command::Once(_) | Command::Doctor(_) | Command::OpenSources(_) => ExitCode::SUCCESS,
     }
 }
 

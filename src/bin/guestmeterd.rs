@@ -1,5 +1,7 @@
 //! `guestmeterd`: arguments, library call, exit code.
 
-fn main() -> std::process::ExitCode {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
     guestmeter::agent::run(std::env::args_os().skip(1))
 }

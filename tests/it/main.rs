@@ -1,4 +1,12 @@
 //! One integration binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test and its helpers fail by panicking, with what they saw in the message"
+)]
 
 #[cfg(feature = "agent")]
 mod agent;
+mod golden;
