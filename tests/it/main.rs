@@ -8,3 +8,5 @@
 )]
 
 mod golden;
+mod meter_law;
+mod wire_props;
