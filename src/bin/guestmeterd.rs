@@ -1,3 +1,7 @@
 //! `guestmeterd`: arguments, library call, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    guestmeter::agent::run(std::env::args_os().skip(1))
+}

@@ -2,6 +2,15 @@
 //!
 //! [`Memory`] and [`Cpu`] travel inside [`crate::wire`] reports, so their fields are frozen with protocol version 1.
 
+mod cpu;
+mod derive;
+mod name;
+mod tracker;
+
+pub use cpu::entitlement;
+pub use derive::layout_agrees;
+pub use tracker::{Baseline, Remark, Scan, ScanReason, SettleTimes, Tracker};
+
 use crate::units::{Bytes, MilliCpu, Nanos};
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +126,8 @@ pub enum Source {
     Vmstat,
     /// virtio-mem's configuration space.
     DeviceConfig,
+    /// `/sys/bus/virtio/devices`: that there is no virtio-mem.
+    VirtioBus,
 }
 
 impl Memory {

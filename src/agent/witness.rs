@@ -1,0 +1,133 @@
+//! Looks at the kernel: as little as tells whether anything changed, or all that a report holds.
+
+use crate::capacity::{Baseline, Capacity, Remark, SettleTimes, Tracker, entitlement, layout_agrees};
+use crate::kernel::{KernelError, MemoryFacts, Options, Sources};
+use crate::units::{Bytes, MilliCpu, Nanos};
+use std::os::fd::OwnedFd;
+
+/// How often a reading is taken again when block states and iomem do not agree.
+const TRIES: u32 = 4;
+
+/// How closely to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Look {
+    /// `sysinfo(2)` and the quota: whether anything changed.
+    Tick,
+    /// A hotplug event came: block states too.
+    Hotplug,
+    /// All that a report holds.
+    Full,
+}
+
+/// What was seen.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// The capacity now.
+    pub capacity: Capacity,
+    /// What a person should know.
+    pub remarks: Vec<Remark>,
+}
+
+/// The open kernel files and what was last seen in them.
+#[derive(Debug)]
+pub struct Witness {
+    sources: Sources,
+    tracker: Tracker,
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    capacity: Capacity,
+    total_ram: Option<Bytes>,
+    cpus: MilliCpu,
+}
+
+impl Witness {
+    /// Opens the kernel's files; of those that need privilege, descriptors may be `given`. `saved` is a baseline of
+    /// this boot.
+    #[must_use]
+    pub fn open(options: Options, given: Vec<(String, OwnedFd)>, saved: Option<Baseline>) -> Self {
+        let tracker = Tracker::new(SettleTimes::default(), saved);
+        Self { sources: Sources::open(options, given), tracker, last: None }
+    }
+
+    /// Looks; `now` is `CLOCK_MONOTONIC`.
+    pub fn look(&mut self, now: Nanos, look: Look) -> Sight {
+        if look == Look::Tick
+            && let Some(sight) = self.tick(now)
+        {
+            return sight;
+        }
+        if look == Look::Hotplug {
+            self.sources.reread_layout();
+        }
+        let total_ram = self.sources.total_ram();
+        let (memory, remarks) = self.memory(now);
+        let steal_before = self.last.as_ref().and_then(|last| last.capacity.cpu.steal).unwrap_or(Nanos::ZERO);
+        let facts = self.sources.read_cpu();
+        let cpu = entitlement(&facts, steal_before);
+        let cpus = match cpu.quota {
+            Some(_) => entitlement(&facts.without_quota(), steal_before).effective,
+            None => cpu.effective,
+        };
+        let capacity = Capacity { memory, cpu };
+        self.last = Some(Last { capacity: capacity.clone(), total_ram, cpus });
+        Sight { capacity, remarks }
+    }
+
+    /// What the host asked virtio-mem for.
+    pub fn set_requested(&mut self, requested: Option<Bytes>) {
+        self.tracker.set_requested(requested);
+    }
+
+    /// What boot RAM holds back, to be saved.
+    #[must_use]
+    pub fn baseline(&self) -> Option<&Baseline> {
+        self.tracker.baseline()
+    }
+
+    /// The files, for `doctor`.
+    pub(super) fn sources(&mut self) -> &mut Sources {
+        &mut self.sources
+    }
+
+    /// Two system calls where nothing changed; `None` where memory has to be read again.
+    fn tick(&mut self, now: Nanos) -> Option<Sight> {
+        let total_ram = self.sources.total_ram();
+        let last = self.last.as_mut().filter(|last| total_ram.is_some() && last.total_ram == total_ram)?;
+        self.tracker.settle(now, &mut last.capacity.memory);
+        let quota = self.sources.read_quota().unwrap_or(last.capacity.cpu.quota);
+        last.capacity.cpu.quota = quota;
+        last.capacity.cpu.effective = quota.map_or(last.cpus, |quota| quota.min(last.cpus));
+        Some(Sight { capacity: last.capacity.clone(), remarks: Vec::new() })
+    }
+
+    fn memory(&mut self, now: Nanos) -> (crate::capacity::Memory, Vec<Remark>) {
+        let mut facts = self.read_agreeing();
+        let mut scan = None;
+        if let Some(reason) = self.tracker.needs_scan(&facts) {
+            // A jump may be a block whose event has not come yet: look at the blocks before the pages.
+            self.sources.reread_layout();
+            facts = self.read_agreeing();
+            if self.tracker.needs_scan(&facts).is_some() {
+                let counted: Result<_, KernelError> = self.sources.scan_offline_pages();
+                facts = self.read_agreeing();
+                scan = Some((reason, counted));
+            }
+        }
+        self.tracker.observe(now, &facts, scan)
+    }
+
+    fn read_agreeing(&mut self) -> MemoryFacts {
+        let mut facts = self.sources.read_memory();
+        for _ in 1..TRIES {
+            if layout_agrees(&facts) {
+                break;
+            }
+            self.sources.reread_layout();
+            facts = self.sources.read_memory();
+        }
+        facts
+    }
+}

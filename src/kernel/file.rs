@@ -1,0 +1,194 @@
+//! Kernel files: opened once, read again through the same descriptor, never past a bound.
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// The most that is read of one text file: zoneinfo of a machine with thousands of CPUs stays below.
+pub const TEXT_MAX: usize = 16 << 20;
+
+/// Why a kernel file gave no fact.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// It could not be opened.
+    #[error("opening {path}: {cause}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: Errno,
+    },
+    /// It could not be read.
+    #[error("reading {path}: {cause}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: Errno,
+    },
+    /// It is longer than any kernel writes it.
+    #[error("{path} is longer than {max} bytes")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        max: usize,
+    },
+    /// Its text is not what the kernel documents.
+    #[error("{path}: {what}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Nothing in it can be trusted at the moment.
+    #[error("{path} changed under every one of {tries} readings")]
+    Unstable {
+        /// The file.
+        path: PathBuf,
+        /// How often it was read.
+        tries: u32,
+    },
+}
+
+/// One file and its descriptor.
+#[derive(Debug)]
+pub struct KernelFile {
+    path: PathBuf,
+    descriptor: OwnedFd,
+}
+
+impl KernelFile {
+    /// Opens `path` for reading.
+    ///
+    /// # Errors
+    /// What `openat(2)` says.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, KernelError> {
+        Self::open_as(path.into(), OFlags::RDONLY)
+    }
+
+    /// Opens `path` for reading and writing: PCI configuration space only.
+    ///
+    /// # Errors
+    /// What `openat(2)` says.
+    pub fn open_writable(path: impl Into<PathBuf>) -> Result<Self, KernelError> {
+        Self::open_as(path.into(), OFlags::RDWR)
+    }
+
+    fn open_as(path: PathBuf, flags: OFlags) -> Result<Self, KernelError> {
+        match rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(descriptor) => Ok(Self { path, descriptor }),
+            Err(cause) => Err(KernelError::Open { path, cause }),
+        }
+    }
+
+    /// A descriptor that somebody opened before; `path` is only its name.
+    #[must_use]
+    pub fn given(path: PathBuf, descriptor: OwnedFd) -> Self {
+        Self { path, descriptor }
+    }
+
+    /// What it is called in errors.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the descriptor away.
+    #[must_use]
+    pub fn into_descriptor(self) -> OwnedFd {
+        self.descriptor
+    }
+
+    /// Reads the whole text into `buffer`, from the start.
+    ///
+    /// # Errors
+    /// What `pread(2)` says, or a text over [`TEXT_MAX`].
+    pub fn read_into(&self, buffer: &mut Vec<u8>) -> Result<(), KernelError> {
+        buffer.clear();
+        loop {
+            let filled = buffer.len();
+            if filled >= TEXT_MAX {
+                return Err(KernelError::TooLong { path: self.path.clone(), max: TEXT_MAX });
+            }
+            buffer.resize((filled * 2).clamp(4096, TEXT_MAX), 0);
+            let read = self.read_at(buffer.get_mut(filled..).unwrap_or_default(), filled)?;
+            buffer.truncate(filled + read);
+            if read == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads a text that is known to be short in one system call.
+    ///
+    /// # Errors
+    /// What `pread(2)` says, or a text that does not fit.
+    pub fn read_short<'a>(&self, buffer: &'a mut [u8; 256]) -> Result<&'a [u8], KernelError> {
+        let read = self.read_at(buffer, 0)?;
+        if read == buffer.len() {
+            return Err(KernelError::TooLong { path: self.path.clone(), max: buffer.len() });
+        }
+        Ok(buffer.get(..read).unwrap_or_default())
+    }
+
+    /// One `pread(2)`.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn read_at(&self, buffer: &mut [u8], offset: usize) -> Result<usize, KernelError> {
+        let offset = u64::try_from(offset).unwrap_or(u64::MAX);
+        rustix::io::retry_on_intr(|| rustix::io::pread(&self.descriptor, &mut *buffer, offset))
+            .map_err(|cause| KernelError::Read { path: self.path.clone(), cause })
+    }
+
+    /// One `pwrite(2)` of all of `bytes`.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), KernelError> {
+        match rustix::io::retry_on_intr(|| rustix::io::pwrite(&self.descriptor, bytes, offset)) {
+            Ok(written) if written == bytes.len() => Ok(()),
+            Ok(_) => Err(KernelError::Read { path: self.path.clone(), cause: Errno::IO }),
+            Err(cause) => Err(KernelError::Read { path: self.path.clone(), cause }),
+        }
+    }
+
+    /// An error about this file's text.
+    #[must_use]
+    pub fn parse_error(&self, what: impl Into<String>) -> KernelError {
+        KernelError::Parse { path: self.path.clone(), what: what.into() }
+    }
+}
+
+/// Opens, reads and closes one short text: for files that are looked at on events only.
+///
+/// # Errors
+/// What the kernel says, or a text that is not short.
+pub fn read_once(path: impl Into<PathBuf>) -> Result<String, KernelError> {
+    let file = KernelFile::open(path)?;
+    let mut buffer = [0; 256];
+    let text = file.read_short(&mut buffer)?;
+    Ok(String::from_utf8_lossy(text).trim().to_owned())
+}
+
+/// The names in a directory, sorted; at most 65,536 of them.
+///
+/// # Errors
+/// What the kernel says.
+pub fn list(path: &Path) -> Result<Vec<String>, KernelError> {
+    let error = |cause: &std::io::Error| KernelError::Open {
+        path: path.to_owned(),
+        cause: Errno::from_io_error(cause).unwrap_or(Errno::IO),
+    };
+    let entries = std::fs::read_dir(path).map_err(|cause| error(&cause))?;
+    let mut names: Vec<String> = entries
+        .take(65_536)
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}

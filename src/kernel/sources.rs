@@ -1,0 +1,344 @@
+//! The open files, and how one reading of them is taken.
+
+use super::blocks::Blocks;
+use super::boot;
+use super::cgroup::Cgroup;
+use super::cpulist::CpuList;
+use super::device_config::{DeviceConfig, Window};
+use super::file::{KernelError, KernelFile, read_once};
+use super::iomem::{self, IoMemory, Span};
+use super::{CpuFacts, CpuStat, Layout, MemoryFacts, Zones, kpageflags, virtio, zoneinfo};
+use crate::capacity::Scan;
+use crate::units::{Bytes, MilliCpu, Nanos};
+use procfs::{FromBufRead, FromBufReadSI, KernelStats, VmStat};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How often a reading is taken again that changed under way.
+const TRIES: u32 = 4;
+/// `VIRTIO_BALLOON_PFN_SHIFT`: balloons count in 4 KiB, whatever the page size.
+const BALLOON_PAGE: u64 = 4096;
+/// `USER_HZ`, in which `/proc/stat` counts: 100 on every architecture Linux has a virtio for.
+const USER_HZ: u64 = 100;
+
+/// Where the kernel's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roots {
+    /// `/proc`.
+    pub proc: PathBuf,
+    /// `/sys`.
+    pub sys: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self { proc: "/proc".into(), sys: "/sys".into() }
+    }
+}
+
+/// What is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Where from.
+    pub roots: Roots,
+    /// The watched cgroup; the root without one.
+    pub cgroup: Option<PathBuf>,
+    /// Whether virtio-mem's configuration is read through PCI configuration space.
+    pub device_config: bool,
+}
+
+/// The open files.
+#[derive(Debug)]
+pub struct Sources {
+    options: Options,
+    iomem: Result<KernelFile, KernelError>,
+    kpageflags: Result<KernelFile, KernelError>,
+    zoneinfo: Result<KernelFile, KernelError>,
+    meminfo: Result<KernelFile, KernelError>,
+    vmstat: Result<KernelFile, KernelError>,
+    stat: Result<KernelFile, KernelError>,
+    windows: Result<Vec<Window>, KernelError>,
+    cgroup: Result<Cgroup, KernelError>,
+    layout: Arc<Layout>,
+    online: Result<CpuList, KernelError>,
+    buffer: Vec<u8>,
+}
+
+impl Sources {
+    /// Opens everything that can be opened; what cannot says so when it is read. Of `given`, descriptors that were
+    /// opened before with privilege, those named as [`Sources::privileged`] names them are used.
+    #[must_use]
+    pub fn open(options: Options, mut given: Vec<(String, OwnedFd)>) -> Self {
+        let Roots { proc, sys } = options.roots.clone();
+        let mut take = |name: &str, path: PathBuf| match given.iter().position(|(given, _)| given == name) {
+            Some(at) => Ok(KernelFile::given(path, given.swap_remove(at).1)),
+            None => KernelFile::open(path),
+        };
+        let iomem = take("iomem", proc.join("iomem"));
+        let kpageflags = take("kpageflags", proc.join("kpageflags"));
+        let windows = if options.device_config { open_windows(&sys, &mut given) } else { Ok(Vec::new()) };
+        let mut sources = Self {
+            iomem,
+            kpageflags,
+            windows,
+            zoneinfo: KernelFile::open(proc.join("zoneinfo")),
+            meminfo: KernelFile::open(proc.join("meminfo")),
+            vmstat: KernelFile::open(proc.join("vmstat")),
+            stat: KernelFile::open(proc.join("stat")),
+            cgroup: Cgroup::open(&sys, options.cgroup.as_deref()),
+            layout: Arc::new(Layout {
+                boot: boot::read(&sys, &[], None),
+                blocks: Blocks::read(&sys),
+                virtio: virtio::read(&sys),
+            }),
+            online: read_online(&sys),
+            options,
+            buffer: Vec::new(),
+        };
+        sources.reread_layout();
+        sources
+    }
+
+    /// Opens those that need privilege, to be passed on: `iomem`, `kpageflags`, and with the option `config-virtioN`.
+    #[must_use]
+    pub fn privileged(options: &Options) -> Vec<(String, Result<OwnedFd, KernelError>)> {
+        let Roots { proc, sys } = &options.roots;
+        let mut opened: Vec<(String, Result<OwnedFd, KernelError>)> = ["iomem", "kpageflags"]
+            .map(|name| (name.to_owned(), KernelFile::open(proc.join(name)).map(KernelFile::into_descriptor)))
+            .into();
+        if options.device_config {
+            let devices = virtio::read(sys).map(|devices| devices.memory).unwrap_or_default();
+            opened.extend(devices.into_iter().map(|(name, path)| {
+                let file = KernelFile::open_writable(path).map(KernelFile::into_descriptor);
+                (format!("config-{name}"), file)
+            }));
+        }
+        opened
+    }
+
+    /// What is read.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// `MemTotal` by `sysinfo(2)`: one system call. `None` where a fixture tree stands in.
+    #[must_use]
+    pub fn total_ram(&self) -> Option<Bytes> {
+        if self.options.roots.proc != Path::new("/proc") {
+            return None;
+        }
+        let info = rustix::system::sysinfo();
+        info.totalram.checked_mul(u64::from(info.mem_unit)).map(Bytes)
+    }
+
+    /// Reads block states, boot memory, devices and CPUs again: after a hotplug event.
+    pub fn reread_layout(&mut self) {
+        let sys = self.options.roots.sys.clone();
+        let regions: Vec<Span> = match self.read_iomem() {
+            Ok(Some(iomem)) => iomem.regions.iter().map(|(_, span)| *span).collect(),
+            _ => Vec::new(),
+        };
+        let blocks = Blocks::read(&sys);
+        let boot = boot::read(&sys, &regions, blocks.as_ref().ok());
+        self.layout = Arc::new(Layout { boot, blocks, virtio: virtio::read(&sys) });
+        self.online = read_online(&sys);
+    }
+
+    /// One reading of memory, with two equal readings of zoneinfo around it, or the word that there were none.
+    pub fn read_memory(&mut self) -> MemoryFacts {
+        let mut before = self.read_zones();
+        for attempt in 1..=TRIES {
+            let iomem = self.read_iomem();
+            let device_config = self.options.device_config.then(|| self.read_windows());
+            let ballooned = self.read_ballooned();
+            let mem_total = self.read_mem_total();
+            let after = self.read_zones();
+            let steady = before == after;
+            if steady || attempt == TRIES {
+                return MemoryFacts {
+                    page_size: rustix::param::page_size() as u64,
+                    layout: Arc::clone(&self.layout),
+                    iomem,
+                    zones: after,
+                    steady,
+                    mem_total,
+                    ballooned,
+                    device_config,
+                };
+            }
+            before = after;
+        }
+        unreachable!("the last try returns")
+    }
+
+    /// One reading of the CPUs and the watched cgroup.
+    pub fn read_cpu(&mut self) -> CpuFacts {
+        if self.cgroup.is_err() {
+            self.cgroup = Cgroup::open(&self.options.roots.sys, self.options.cgroup.as_deref());
+        }
+        let cgroup = self.cgroup.as_ref().map_err(Clone::clone).and_then(Cgroup::read);
+        self.forget_lost_cgroup(cgroup.as_ref().err());
+        CpuFacts { online: self.online.clone(), affinity: affinity(), cgroup, stat: self.read_stat() }
+    }
+
+    /// The watched cgroup's quota alone: what a tick looks at.
+    ///
+    /// # Errors
+    /// The cgroup is gone, or its files make no sense.
+    pub fn read_quota(&mut self) -> Result<Option<MilliCpu>, KernelError> {
+        let quota = self.cgroup.as_ref().map_err(Clone::clone).and_then(Cgroup::quota);
+        self.forget_lost_cgroup(quota.as_ref().err());
+        quota
+    }
+
+    /// Counts the offline pages of all online system RAM, with equal readings of zoneinfo and the balloon around
+    /// the count.
+    ///
+    /// # Errors
+    /// No privilege, or the zones never stood still.
+    pub fn scan_offline_pages(&mut self) -> Result<Scan, KernelError> {
+        let page_size = rustix::param::page_size() as u64;
+        for _ in 0..TRIES {
+            let before = (self.read_zones()?, self.read_ballooned().transpose()?);
+            let Some(iomem) = self.read_iomem()? else {
+                return Err(
+                    file_of(&self.iomem)?.parse_error("addresses are hidden: needs CAP_SYS_ADMIN at open")
+                );
+            };
+            let blocks = self.layout.blocks.clone()?;
+            let spans = online_parts(&iomem, &blocks);
+            let offline_pages = kpageflags::count_offline(file_of(&self.kpageflags)?, &spans, page_size)?;
+            if (self.read_zones()?, self.read_ballooned().transpose()?) == before {
+                let (zones, ballooned) = before;
+                return Ok(Scan { offline_pages, zones, added: iomem.added, ballooned });
+            }
+        }
+        Err(KernelError::Unstable { path: self.options.roots.proc.join("zoneinfo"), tries: TRIES })
+    }
+
+    /// Whether kpageflags is open.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn kpageflags(&self) -> Result<(), KernelError> {
+        file_of(&self.kpageflags).map(|_| ())
+    }
+
+    fn read_iomem(&mut self) -> Result<Option<IoMemory>, KernelError> {
+        parse_file(&self.iomem, &mut self.buffer, iomem::parse)
+    }
+
+    fn read_zones(&mut self) -> Result<Zones, KernelError> {
+        parse_file(&self.zoneinfo, &mut self.buffer, zoneinfo::parse)
+    }
+
+    fn read_mem_total(&mut self) -> Result<Bytes, KernelError> {
+        parse_file(&self.meminfo, &mut self.buffer, |text| {
+            kib_field(text, "MemTotal:").ok_or_else(|| "no MemTotal in it".to_owned())
+        })
+    }
+
+    /// `Balloon:` of meminfo where the kernel has it, else the net pages of vmstat.
+    fn read_ballooned(&mut self) -> Option<Result<Bytes, KernelError>> {
+        self.layout.virtio.as_ref().ok().and_then(|virtio| virtio.balloon)?;
+        let stated = parse_file(&self.meminfo, &mut self.buffer, |text| Ok(kib_field(text, "Balloon:")));
+        if let Ok(Some(bytes)) = stated {
+            return Some(Ok(bytes));
+        }
+        Some(parse_file(&self.vmstat, &mut self.buffer, |text| {
+            let VmStat(counts) = VmStat::from_buf_read(text).map_err(|error| error.to_string())?;
+            let count = |name: &str| counts.get(name).copied().ok_or_else(|| format!("no {name} in it"));
+            let net = count("balloon_inflate")?.saturating_sub(count("balloon_deflate")?);
+            let pages = u64::try_from(net).map_err(|_| format!("{net} pages in the balloon"))?;
+            pages
+                .checked_mul(BALLOON_PAGE)
+                .map(Bytes)
+                .filter(|bytes| *bytes <= Bytes::PHYSICAL_MAX)
+                .ok_or_else(|| format!("{pages} pages in the balloon"))
+        }))
+    }
+
+    fn read_windows(&self) -> Result<Vec<DeviceConfig>, KernelError> {
+        self.windows.as_ref().map_err(Clone::clone)?.iter().map(Window::read).collect()
+    }
+
+    fn read_stat(&mut self) -> Result<CpuStat, KernelError> {
+        parse_file(&self.stat, &mut self.buffer, |text| {
+            let stat = KernelStats::from_buf_read(text, procfs::current_system_info());
+            let total = stat.map_err(|error| error.to_string())?.total;
+            let ticks = |ticks: u64| Nanos(ticks.saturating_mul(1_000_000_000 / USER_HZ));
+            let busy = [Some(total.user), Some(total.nice), Some(total.system), total.irq, total.softirq];
+            let busy = busy.into_iter().flatten().fold(0, u64::saturating_add);
+            Ok(CpuStat { steal: ticks(total.steal.unwrap_or(0)), busy: ticks(busy) })
+        })
+    }
+
+    /// A removed cgroup's files answer ENODEV for ever: open the path again next time.
+    fn forget_lost_cgroup(&mut self, error: Option<&KernelError>) {
+        if let (Ok(_), Some(error @ KernelError::Read { .. })) = (&self.cgroup, error) {
+            self.cgroup = Err(error.clone());
+        }
+    }
+}
+
+fn open_windows(sys: &Path, given: &mut Vec<(String, OwnedFd)>) -> Result<Vec<Window>, KernelError> {
+    let devices = virtio::read(sys)?.memory;
+    let open = |(name, path): (String, PathBuf)| {
+        let file = match given.iter().position(|(given, _)| *given == format!("config-{name}")) {
+            Some(at) => KernelFile::given(path, given.swap_remove(at).1),
+            None => KernelFile::open_writable(path)?,
+        };
+        Window::new(file)
+    };
+    devices.into_iter().map(open).collect()
+}
+
+fn read_online(sys: &Path) -> Result<CpuList, KernelError> {
+    let path = sys.join("devices/system/cpu/online");
+    let text = read_once(&path)?;
+    CpuList::parse(&text).map_err(|what| KernelError::Parse { path, what })
+}
+
+fn affinity() -> u32 {
+    let count = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
+    count.max(1)
+}
+
+fn file_of(file: &Result<KernelFile, KernelError>) -> Result<&KernelFile, KernelError> {
+    file.as_ref().map_err(Clone::clone)
+}
+
+fn parse_file<T>(
+    file: &Result<KernelFile, KernelError>,
+    buffer: &mut Vec<u8>,
+    parse: impl FnOnce(&[u8]) -> Result<T, String>,
+) -> Result<T, KernelError> {
+    let file = file_of(file)?;
+    file.read_into(buffer)?;
+    parse(buffer).map_err(|what| file.parse_error(what))
+}
+
+fn kib_field(text: &[u8], name: &str) -> Option<Bytes> {
+    let text = std::str::from_utf8(text).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024).map(Bytes).filter(|bytes| *bytes <= Bytes::PHYSICAL_MAX)
+}
+
+/// System RAM that lies in online blocks: pages of offline blocks carry flags that mean nothing.
+fn online_parts(iomem: &IoMemory, blocks: &Blocks) -> Vec<Span> {
+    let online = blocks.blocks.iter().filter(|block| block.online).map(|block| block.span);
+    let mut parts: Vec<Span> = online
+        .flat_map(|block| {
+            iomem
+                .system_ram
+                .iter()
+                .filter(move |ram| ram.overlaps(&block))
+                .map(move |ram| Span { start: ram.start.max(block.start), end: ram.end.min(block.end) })
+        })
+        .collect();
+    parts.sort();
+    parts
+}

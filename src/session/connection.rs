@@ -1,0 +1,98 @@
+//! One connection: its handshake, what it is owed, what it watches.
+
+use super::{CloseCause, Limits};
+use crate::units::{Bytes, Nanos};
+use crate::wire::message::{Refusal, Welcome};
+use std::collections::VecDeque;
+
+/// An answer that has not gone out, in the order of the requests.
+#[derive(Clone, Debug)]
+pub(super) enum Owed {
+    /// Known already.
+    Welcome(Welcome),
+    /// Known already.
+    Refusal(Refusal),
+    /// No common version: said, then closed.
+    Incompatible(Refusal),
+    /// A report.
+    Report,
+    /// A report, then one each `interval`.
+    Watch { interval: Nanos },
+    /// A report once memory has settled.
+    Settled(Wait),
+}
+
+/// A `WaitSettled` that is not answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    pub(super) expected: Option<Bytes>,
+    pub(super) quiet: Nanos,
+    pub(super) asked_at: Nanos,
+    pub(super) until: Nanos,
+    pub(super) next_look: Nanos,
+}
+
+/// A `Watch` that runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch {
+    pub(super) interval: Nanos,
+    pub(super) due: Nanos,
+    /// The session's count of changes at the last report.
+    pub(super) changes: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    /// The agreed version; `None` before `Hello`.
+    pub(super) version: Option<u16>,
+    pub(super) opened_at: Nanos,
+    pub(super) active_at: Nanos,
+    pub(super) owed: VecDeque<Owed>,
+    pub(super) watch: Option<Watch>,
+}
+
+impl Connection {
+    pub(super) fn new(now: Nanos) -> Self {
+        Self { version: None, opened_at: now, active_at: now, owed: VecDeque::new(), watch: None }
+    }
+
+    /// Whether it must go, and why.
+    pub(super) fn overdue(&self, now: Nanos, limits: &Limits) -> Option<CloseCause> {
+        if self.version.is_none() {
+            return (self.opened_at.saturating_add(limits.handshake) <= now).then_some(CloseCause::Handshake);
+        }
+        let quiet = self.owed.is_empty() && self.watch.is_none();
+        (quiet && self.active_at.saturating_add(limits.idle) <= now).then_some(CloseCause::Idle)
+    }
+
+    /// When something is due on it.
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<Nanos> {
+        if self.version.is_none() {
+            return Some(self.opened_at.saturating_add(limits.handshake));
+        }
+        let wait = self.wait().map(|wait| wait.next_look.min(wait.until));
+        let watch = self.watch.map(|watch| watch.due);
+        match (wait, watch) {
+            (None, None) => Some(self.active_at.saturating_add(limits.idle)),
+            (wait, watch) => wait.into_iter().chain(watch).min(),
+        }
+    }
+
+    /// Whether a report may be due.
+    pub(super) fn wants_look(&self, now: Nanos) -> bool {
+        self.watch.is_some_and(|watch| watch.due <= now)
+            || self.wait().is_some_and(|wait| wait.next_look.min(wait.until) <= now)
+    }
+
+    /// Whether a `WaitSettled` holds up its answers.
+    pub(super) fn waits(&self) -> bool {
+        self.wait().is_some()
+    }
+
+    fn wait(&self) -> Option<&Wait> {
+        match self.owed.front() {
+            Some(Owed::Settled(wait)) => Some(wait),
+            _ => None,
+        }
+    }
+}
