@@ -10,3 +10,5 @@
 #[cfg(feature = "agent")]
 mod agent;
 mod golden;
+mod meter_law;
+mod wire_props;
