@@ -10,7 +10,11 @@
     reason = "a test and its harness fail by panicking, with the guest's console in the message"
 )]
 
+mod balloon;
 mod boot;
 mod capture;
+mod cpu;
+mod daemon;
 mod memory;
 mod rig;
+mod systemd;

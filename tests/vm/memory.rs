@@ -70,17 +70,6 @@ fn two_devices_are_summed() {
 }
 
 #[test]
-fn an_unplug_that_cannot_finish_is_over() {
-    let mut vm = Machine::new("6.12").memory(0).boot();
-    vm.resize(0, 1024);
-    vm.sh("mkdir -p /tmp/fill && mount -t tmpfs -o size=700m none /tmp/fill && dd if=/dev/zero of=/tmp/fill/x bs=1M count=600 2>/dev/null; true");
-    vm.request(0, 0);
-    let stuck = vm.wait_quiet(Duration::from_secs(5));
-    assert!(stuck > 0, "the unplug went through: nothing is shown");
-    exact_both_ways(&mut vm);
-}
-
-#[test]
 fn a_partly_plugged_block_offlined_by_root_is_bounded() {
     let mut vm = Machine::new("6.12").online_movable().memory(0).boot();
     vm.resize(0, 130);

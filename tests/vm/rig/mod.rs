@@ -2,11 +2,13 @@
 //! gone when the test ends, however it ends.
 
 mod guest;
+mod host;
 mod image;
 mod qemu;
 mod qmp;
 mod reading;
 
 pub(crate) use qemu::{Machine, Vm};
+pub(crate) use reading::Reading;
 
 pub(crate) const MIB: u64 = 1 << 20;

@@ -1,6 +1,7 @@
 //! What the agent says of its machine, held against what the VMM says of it at the same moment.
 
 use super::qemu::Vm;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,14 @@ impl Reading {
     pub(crate) fn parse(text: &str) -> Self {
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         Self(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
+
+    /// The same keys from one line of `guestmeter read --json`.
+    pub(crate) fn from_json(line: &str) -> Self {
+        let document = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let mut pairs = BTreeMap::new();
+        flatten(String::new(), &document, &mut pairs);
+        Self(pairs)
     }
 
     pub(crate) fn text(&self, key: &str) -> &str {
@@ -35,6 +44,26 @@ impl Reading {
             "bounded" => (lower..=upper).contains(&vmm),
             other => panic!("precision {other:?}"),
         }
+    }
+}
+
+fn flatten(path: String, value: &Value, into: &mut BTreeMap<String, String>) {
+    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| flatten(below(key), value, into)),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(scalar).collect();
+            into.insert(path, items.join(","));
+        }
+        other => drop(into.insert(path, scalar(other))),
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -1,0 +1,85 @@
+//! The agent as a daemon in a guest, asked from the host over vsock.
+
+use crate::rig::{MIB, Machine};
+use std::time::Duration;
+
+#[test]
+fn the_host_reads_what_the_vmm_says() {
+    let mut vm = Machine::new("6.12").online_movable().memory(0).vsock(42).boot();
+    vm.start_agent("--device-config");
+    for mib in [0, 130, 384, 300, 0] {
+        vm.resize(0, mib);
+        vm.wait_quiet(Duration::from_secs(1));
+        let reading = vm.read_exact();
+        assert_eq!(reading.bytes("memory.requested_bytes"), mib * MIB);
+        assert_eq!(reading.bytes("memory.total_bytes"), (512 + mib) * MIB);
+    }
+}
+
+#[test]
+fn memory_plugged_before_the_agent_starts_is_counted() {
+    for kernel in ["6.12", "6.1"] {
+        let mut vm = Machine::new(kernel).online_movable().memory(130).vsock(42).boot();
+        vm.wait_quiet(Duration::from_secs(1));
+        vm.start_agent("");
+        let reading = vm.read_exact();
+        assert_eq!(reading.bytes("memory.plugged_bytes"), 130 * MIB);
+        assert!(reading.text("memory.sources").contains("kpageflags"), "{reading:?}");
+    }
+}
+
+/// A block that comes has an event, and ends the slice at once; a part of a block has none, and waits for the tick.
+#[test]
+fn a_slice_ends_at_the_event_or_at_the_next_observation() {
+    let mut vm = Machine::new("6.12").online_movable().memory(0).vsock(42).boot();
+    vm.start_agent("--tick 1h");
+    vm.read_exact();
+    vm.resize(0, 256);
+    std::thread::sleep(Duration::from_secs(5));
+    let log = vm.sh("cat /run/agent.log");
+    assert!(
+        log.contains("plugged 268435456") || log.contains("plugged 256 MiB"),
+        "no event was heard:\n{log}"
+    );
+    let before = vm.read_exact();
+    vm.resize(0, 258);
+    vm.resize(0, 260);
+    let after = vm.read_exact();
+    let mib_seconds = after.bytes("usage.memory.mib_seconds") - before.bytes("usage.memory.mib_seconds");
+    let seconds = after.bytes("usage.active.seconds") - before.bytes("usage.active.seconds");
+    // The whole slice belongs to the capacity at its start, 768 MiB: the change was dated to the observation.
+    assert!(mib_seconds <= 768 * (seconds + 1), "{mib_seconds} MiB·s in {seconds} s");
+    assert_eq!(after.bytes("memory.plugged_bytes"), 260 * MIB);
+}
+
+/// 4 MiB stay where a kernel page sits: the host takes them for given back.
+#[test]
+fn an_unplug_that_cannot_finish_is_over_and_one_in_reach_is_settled() {
+    let mut vm = Machine::new("6.12").memory(0).vsock(42).boot();
+    vm.start_agent("--device-config");
+    vm.resize(0, 128);
+    vm.sh("for i in $(seq 200); do mkdir -p /run/kernel-pages/$i; echo >/run/kernel-pages/$i/x; done");
+    vm.request(0, 0);
+    let stuck = vm.wait_quiet(Duration::from_secs(8));
+    assert!(stuck > 0, "the unplug went through: nothing is shown");
+    std::thread::sleep(Duration::from_secs(5));
+    let reading = vm.read_exact();
+    assert_eq!(reading.text("memory.state"), "over");
+    assert_eq!(reading.bytes("memory.plugged_bytes"), stuck);
+    vm.request(0, stuck / MIB);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(vm.read_exact().text("memory.state"), "settled");
+    vm.host_fails("wait-settled", &["--expect", "64M", "--timeout", "1s"], 1);
+}
+
+#[test]
+fn growth_that_cannot_happen_is_short() {
+    let mut vm = Machine::new("6.12").online_movable().memory(0).vsock(42).boot();
+    vm.start_agent("--device-config");
+    // The driver stops adding while blocks that it added stay offline.
+    vm.sh("echo offline >/sys/devices/system/memory/auto_online_blocks");
+    vm.request(0, 2000);
+    vm.wait_quiet(Duration::from_secs(11));
+    let reading = vm.read_exact();
+    assert_eq!(reading.text("memory.state"), "short", "{reading:?}");
+}
