@@ -6,7 +6,7 @@ use std::str::FromStr;
 use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST};
 
 /// Below 1024: only a privileged guest process can hold it, so the host that dials it knows whom it reached.
-pub const PORT_DEFAULT: u32 = 1020;
+pub(super) const PORT_DEFAULT: u32 = 1020;
 /// `sun_path` of `sockaddr_un`, its NUL included.
 const UNIX_PATH_BYTES_MAX: usize = 108;
 

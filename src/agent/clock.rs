@@ -6,7 +6,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// All three clocks, read together.
 #[must_use]
-pub fn now() -> Clock {
+pub(super) fn now() -> Clock {
     Clock {
         monotonic: nanos(clock_gettime(ClockId::Monotonic)),
         boottime: nanos(clock_gettime(ClockId::Boottime)),

@@ -5,8 +5,10 @@ use super::connection::{Connection, Gone, Received};
 use super::listener::Listener;
 use super::state::StateFile;
 use super::supervisor::Supervisor;
+use super::timer::Timer;
 use super::uevent::Uevents;
-use super::witness::{Look, Witness};
+use super::witness::{Look, Sight, Witness};
+use crate::capacity::Remark;
 use crate::session::{Action, ConnectionId, Depth, Event, Note, Session};
 use crate::units::{Bytes, Nanos};
 use crate::wire;
@@ -14,7 +16,6 @@ use crate::wire::message::{Clock, Message};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::task::Poll;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -33,6 +34,7 @@ pub(super) struct Sockets {
     uevents: Option<Uevents>,
     terminate: Signal,
     interrupt: Signal,
+    timer: Timer,
 }
 
 impl Sockets {
@@ -40,7 +42,7 @@ impl Sockets {
     pub(super) fn new(listeners: Vec<Listener>, uevents: Option<Uevents>) -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { listeners, uevents, terminate, interrupt })
+        Ok(Self { listeners, uevents, terminate, interrupt, timer: Timer::new()? })
     }
 }
 
@@ -57,6 +59,8 @@ pub(super) struct Daemon {
     /// SIGTERM or SIGINT came.
     stopping: bool,
     status_changed: bool,
+    /// Of the last look that had any.
+    remarks: Vec<Remark>,
 }
 
 /// What one wake-up has come to so far.
@@ -96,20 +100,24 @@ impl Daemon {
             next_connection: 0,
             stopping: false,
             status_changed: false,
+            remarks: Vec::new(),
         }
     }
 
     /// Serves until a signal ends it.
-    pub(super) async fn run(&mut self) {
-        let mut now = clock::now();
-        self.turn(now, false);
+    ///
+    /// # Errors
+    /// The timer cannot be set: without it nothing would be counted.
+    pub(super) async fn run(&mut self) -> io::Result<()> {
+        self.turn(clock::now(), false);
         self.supervisor.ready(&self.status());
         log::info!("ready: {}", self.status());
         while !(self.stopping && self.connections.is_empty()) {
-            let stop = self.wait(self.deadline().saturating_sub(now.monotonic)).await;
-            now = clock::now();
-            self.turn(now, stop);
+            self.sockets.timer.arm(self.deadline())?;
+            let stop = self.wait().await;
+            self.turn(clock::now(), stop);
         }
+        Ok(())
     }
 
     /// One wake-up. What the kernel signals is taken before time is counted.
@@ -142,10 +150,9 @@ impl Daemon {
     }
 
     /// Sleeps; says whether a signal to stop came.
-    async fn wait(&mut self, at_most: Nanos) -> bool {
-        let mut timer = pin!(tokio::time::sleep(at_most.into()));
+    async fn wait(&mut self) -> bool {
         poll_fn(|cx| {
-            let mut ready = timer.as_mut().poll(cx).is_ready();
+            let mut ready = self.sockets.timer.poll_rung(cx).is_ready();
             let stop = self.sockets.terminate.poll_recv(cx).is_ready()
                 | self.sockets.interrupt.poll_recv(cx).is_ready();
             ready |= stop;
@@ -262,13 +269,24 @@ impl Daemon {
     fn observe(&mut self, wake: &mut Wake) {
         for _ in 0..LOOKS_PER_WAKE_MAX {
             let Some(look) = wake.look.take() else { break };
-            let capacity = self.witness.look(wake.now.monotonic, look).capacity;
+            let Sight { capacity, remarks } = self.witness.look(wake.now.monotonic, look);
+            self.remark(remarks);
             let depth = if look == Look::Full { Depth::Full } else { Depth::Hot };
             self.step(wake, Event::Observed { capacity, depth });
         }
         if std::mem::take(&mut self.status_changed) {
             self.supervisor.status(&self.status());
         }
+    }
+
+    /// Says what was not said before.
+    fn remark(&mut self, remarks: Vec<Remark>) {
+        for remark in &remarks {
+            if !self.remarks.contains(remark) {
+                log::warn!("{remark}");
+            }
+        }
+        self.remarks = remarks;
     }
 
     fn flush(&mut self, wake: &mut Wake) {

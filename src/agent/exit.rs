@@ -1,14 +1,14 @@
-//! Exit codes, as in sysexits.h.
+//! Exit codes: those of sysexits.h, and `doctor`'s own.
 
+/// `doctor` found that the reading is not exact.
+pub(super) const INEXACT: u8 = 1;
 /// The command line is wrong.
-pub const USAGE: u8 = 64;
-/// Input data is wrong.
-pub const DATAERR: u8 = 65;
+pub(super) const USAGE: u8 = 64;
 /// Something that is needed is not there.
-pub const UNAVAILABLE: u8 = 69;
+pub(super) const UNAVAILABLE: u8 = 69;
 /// The system refused something it does not refuse.
-pub const OSERR: u8 = 71;
+pub(super) const OSERR: u8 = 71;
 /// A file cannot be made.
-pub const CANTCREAT: u8 = 73;
+pub(super) const CANTCREAT: u8 = 73;
 /// Not allowed.
-pub const NOPERM: u8 = 77;
+pub(super) const NOPERM: u8 = 77;

@@ -22,7 +22,7 @@ const BACKLOG: i32 = 16;
 
 /// Why nothing can be listened at.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
+pub(super) enum ListenError {
     /// Somebody listens there.
     #[error("{0}: somebody listens there already")]
     InUse(Address),

@@ -13,7 +13,7 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// Why privileges could not be given up.
 #[derive(Debug, thiserror::Error)]
-pub enum PrivilegeError {
+pub(super) enum PrivilegeError {
     /// A file cannot be read.
     #[error("--user {user}: {path}: {source}")]
     Read {

@@ -4,12 +4,13 @@ use super::address::{Address, PORT_DEFAULT};
 use super::cli::Options;
 use super::daemon::{Daemon, Sockets};
 use super::listener::{ListenError, Listener};
+use super::once::kernel_options;
 use super::passed::Passed;
 use super::privilege::{PrivilegeError, User};
 use super::state::{StateError, StateFile, Stored, Unusable};
 use super::supervisor::Supervisor;
 use super::uevent::Uevents;
-use super::witness::{Witness, WitnessOptions};
+use super::witness::Witness;
 use super::{boot_id, clock, exit, log as logging};
 use crate::session::{Limits, Myself, Session};
 use crate::wire::message::Agent;
@@ -66,32 +67,30 @@ pub(super) fn serve(options: &Options) -> Result<(), StartError> {
     let passed = Passed::take().map_err(StartError::Passed)?;
     let boot_id = boot_id::read(&options.proc_root)?;
     let user = options.user.as_deref().map(User::find).transpose()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(StartError::Runtime)?;
-    let mut witness = Witness::open(witness_options(options, passed.sources, boot_id));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(StartError::Runtime)?;
+    let (state, found) = StateFile::open(&options.state, boot_id)?;
+    let (saved, baseline) = match taken_up(options, found) {
+        Some(stored) => (Some(stored.session), stored.baseline),
+        None => (None, None),
+    };
+    let witness = Witness::open(kernel_options(options), passed.sources, baseline);
     runtime.block_on(async {
         let listeners = listen(options, passed.sockets)?;
-        let (state, found) = StateFile::open(&options.state, boot_id)?;
-        let stored = taken_up(options, found);
         let uevents = Uevents::open()
             .inspect_err(|error| {
                 log::warn!("no hotplug events ({error}): a change is seen at the next tick or request");
             })
             .ok();
-        let supervisor = Supervisor::from_env(clock::now().monotonic).map_err(StartError::Supervisor)?;
-        give_up_privilege(user.as_ref(), &state, supervisor.is_there())?;
-        let (saved, baseline) = stored.map_or((None, None), |stored| (Some(stored.session), stored.baseline));
-        if let Some(baseline) = baseline {
-            witness.set_baseline(baseline);
-        }
-        let session = Session::new(myself(boot_id), options.tick, Limits::default(), saved);
         let sockets = Sockets::new(listeners, uevents).map_err(StartError::Runtime)?;
+        let supervisor = Supervisor::from_env(clock::now().monotonic).map_err(StartError::Supervisor)?;
+        give_up_privilege(user.as_ref(), &state)?;
+        let session = Session::new(myself(boot_id), options.tick, Limits::default(), saved);
         let allowed = options.allow_peers.clone();
-        Daemon::new(session, witness, state, supervisor, sockets, allowed).run().await;
-        Ok(())
+        Daemon::new(session, witness, state, supervisor, sockets, allowed)
+            .run()
+            .await
+            .map_err(StartError::Runtime)
     })
 }
 
@@ -137,14 +136,14 @@ fn taken_up(options: &Options, found: Result<super::state::Found, Unusable>) -> 
     }
 }
 
-fn give_up_privilege(user: Option<&User>, state: &StateFile, supervised: bool) -> Result<(), StartError> {
+fn give_up_privilege(user: Option<&User>, state: &StateFile) -> Result<(), StartError> {
     match user {
         Some(user) => {
             let (uid, gid) = user.ids();
             state.give_to(uid, gid)?;
             user.become_it()?;
         }
-        None if rustix::process::geteuid().is_root() && !supervised => {
+        None if rustix::process::geteuid().is_root() => {
             log::warn!("running as root; --user NAME gives that up once all is open");
         }
         None => {}

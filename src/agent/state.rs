@@ -4,6 +4,7 @@
 //! `magic "GMST" | format u16 = 1 | reserved u16 | generation u64 | length u32 | crc32 u32 (IEEE, over the first 20
 //! bytes and the payload)`, little endian, then the payload: a postcard [`Stored`].
 
+use crate::capacity::Baseline;
 use crate::session::Saved;
 use crate::wire::message::Id;
 use rustix::fs::{FileType, FlockOperation, Gid, Mode, OFlags, Uid, fchown, flock, fstat, open};
@@ -108,6 +109,8 @@ pub struct Stored {
     pub boot_id: Id,
     /// What the session needs.
     pub session: Saved,
+    /// What boot memory holds back.
+    pub baseline: Option<Baseline>,
 }
 
 /// A state that was taken up.
@@ -199,11 +202,17 @@ fn crc(header: &[u8; HEADER_BYTES], payload: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// Makes one slot's bytes in `slot`, over what was in it. The pair has the layout of [`Stored`].
-fn encode_slot(slot: &mut Vec<u8>, generation: u64, boot_id: Id, session: &Saved) -> Result<(), StateError> {
+/// Makes one slot's bytes in `slot`, over what was in it. The tuple has the layout of [`Stored`].
+fn encode_slot(
+    slot: &mut Vec<u8>,
+    generation: u64,
+    boot_id: Id,
+    session: &Saved,
+    baseline: Option<&Baseline>,
+) -> Result<(), StateError> {
     slot.clear();
     slot.resize(HEADER_BYTES, 0);
-    *slot = postcard::to_extend(&(boot_id, session), std::mem::take(slot))
+    *slot = postcard::to_extend(&(boot_id, session, baseline), std::mem::take(slot))
         .map_err(|_| StateError::TooLarge { bytes: usize::MAX })?;
     let bytes = slot.len() - HEADER_BYTES;
     let length = u32::try_from(bytes).ok().filter(|_| slot.len() <= SLOT_BYTES);
@@ -287,10 +296,10 @@ impl StateFile {
     ///
     /// # Errors
     /// [`StateError::Io`] or [`StateError::TooLarge`]; the slot before it is whole in either case.
-    pub fn save(&mut self, session: &Saved) -> Result<(), StateError> {
+    pub fn save(&mut self, session: &Saved, baseline: Option<&Baseline>) -> Result<(), StateError> {
         let generation = self.generation.saturating_add(1);
         let slot = 1 - self.slot.min(1);
-        encode_slot(&mut self.bytes, generation, self.boot_id, session)?;
+        encode_slot(&mut self.bytes, generation, self.boot_id, session, baseline)?;
         let failed = |source| StateError::Io { path: self.path.clone(), source };
         let mut rest = self.bytes.as_slice();
         let mut offset = if slot == 0 { 0 } else { SLOT_BYTES as u64 };
@@ -349,7 +358,7 @@ mod tests {
 
     fn slot(generation: u64, boot_id: Id, seq: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode_slot(&mut bytes, generation, boot_id, &saved(seq)).unwrap();
+        encode_slot(&mut bytes, generation, boot_id, &saved(seq), None).unwrap();
         bytes
     }
 

@@ -4,6 +4,8 @@
 
 mod messages;
 
+pub(crate) use messages::report as full_report;
+
 use guestmeter::wire::message::{Message, Reply, Request};
 use guestmeter::wire::{DecodeError, Decoder, Frame, decode, encode};
 use std::collections::BTreeSet;

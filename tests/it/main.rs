@@ -7,4 +7,8 @@
     reason = "a test and its helpers fail by panicking, with what they saw in the message"
 )]
 
+#[cfg(feature = "agent")]
+mod agent;
 mod golden;
+mod meter_law;
+mod wire_props;

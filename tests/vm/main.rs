@@ -12,4 +12,5 @@
 
 mod boot;
 mod capture;
+mod memory;
 mod rig;

@@ -174,7 +174,7 @@ fn base() -> Usage {
 }
 
 /// A report with every field set, as a sandbox sends it after a resume.
-pub(super) fn report() -> Report {
+pub(crate) fn report() -> Report {
     Report {
         identity: Identity {
             boot_id: BOOT,

@@ -5,6 +5,7 @@ mod guest;
 mod image;
 mod qemu;
 mod qmp;
+mod reading;
 
 pub(crate) use qemu::{Machine, Vm};
 

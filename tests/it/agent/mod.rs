@@ -1,0 +1,198 @@
+//! The real `guestmeterd`, as a child process on a Unix socket in a directory of its own.
+
+mod command_line;
+mod restart;
+mod serving;
+mod units;
+
+use guestmeter::wire::message::{Hello, Message, Reply, Report, Request, Welcome};
+use guestmeter::wire::{self, Decoder};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A test that waits longer has failed; a healthy answer takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn program() -> &'static str {
+    env!("CARGO_BIN_EXE_guestmeterd")
+}
+
+/// Runs it to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    Command::new(program()).args(arguments).output().unwrap()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// An agent that serves; killed with its test.
+pub(crate) struct Agent {
+    folder: TempDir,
+    child: Child,
+}
+
+impl Agent {
+    pub(crate) fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), &[])
+    }
+
+    pub(crate) fn start_in(folder: TempDir, extra: &[&str]) -> Self {
+        let child = Self::command(folder.path(), extra).spawn().unwrap();
+        let agent = Self { folder, child };
+        drop(agent.connect());
+        agent
+    }
+
+    pub(crate) fn command(folder: &Path, extra: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        let listen = format!("unix://{}", folder.join("agent.sock").display());
+        let state = folder.join("state");
+        command.args(["--listen", &listen, "--notify", "none", "--state"]).arg(state).args(extra);
+        command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null()).stdout(Stdio::null());
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+        command.stderr(log);
+        command
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("agent.sock")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for the socket.
+    pub(crate) fn connect(&self) -> Client {
+        let since = Instant::now();
+        loop {
+            match UnixStream::connect(self.socket()) {
+                Ok(stream) => return Client::new(stream),
+                Err(error) if since.elapsed() > PATIENCE => panic!("no agent: {error}\n{}", self.log()),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// Connected and welcomed.
+    pub(crate) fn greet(&self) -> Client {
+        let mut client = self.connect();
+        client.hello();
+        client
+    }
+
+    /// Sends a signal and waits for the end.
+    pub(crate) fn signal(mut self, signal: &str) -> (std::process::ExitStatus, TempDir) {
+        let sent = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let status = wait(&mut self.child);
+        (status, self.take_folder())
+    }
+
+    /// Its directory, for the next agent; the child is gone.
+    fn take_folder(mut self) -> TempDir {
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn wait(child: &mut Child) -> std::process::ExitStatus {
+    let since = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(since.elapsed() < PATIENCE, "the process does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A host's end of a connection, in the smallest form.
+pub(crate) struct Client {
+    pub(crate) stream: UnixStream,
+    decoder: Decoder,
+}
+
+impl Client {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, decoder: Decoder::new() }
+    }
+
+    pub(crate) fn send(&mut self, request: Request) {
+        self.stream.write_all(&frame(request)).unwrap();
+    }
+
+    /// The next reply, or `None` once the agent has closed.
+    pub(crate) fn receive(&mut self) -> Option<Reply> {
+        loop {
+            if let Some(frame) = self.decoder.next().unwrap() {
+                match wire::decode(&frame).unwrap() {
+                    Message::Reply(reply) => return Some(reply),
+                    Message::Request(request) => panic!("an agent sent {request:?}"),
+                }
+            }
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return None,
+                Ok(length) => self.decoder.push(&bytes[..length]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("no reply: {error}"),
+            }
+        }
+    }
+
+    pub(crate) fn hello(&mut self) -> Welcome {
+        self.send(hello(1, 1));
+        match self.receive() {
+            Some(Reply::Welcome(welcome)) => welcome,
+            other => panic!("no Welcome but {other:?}"),
+        }
+    }
+
+    pub(crate) fn report(&mut self) -> Report {
+        match self.receive() {
+            Some(Reply::Report(report)) => *report,
+            other => panic!("no Report but {other:?}"),
+        }
+    }
+
+    pub(crate) fn read(&mut self) -> Report {
+        self.send(Request::Read);
+        self.report()
+    }
+}
+
+pub(crate) fn hello(version_min: u16, version_max: u16) -> Request {
+    Request::Hello(Hello { version_min, version_max, nonce: 4711 })
+}
+
+pub(crate) fn frame(request: Request) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    wire::encode(&Message::Request(request), &mut bytes).unwrap();
+    bytes
+}

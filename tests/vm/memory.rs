@@ -1,0 +1,92 @@
+//! Plugged memory as `--once` reads it from the kernel's files, against the VMM, to the byte.
+
+use crate::rig::{MIB, Machine, Vm};
+use std::time::Duration;
+
+/// Exact from the kernel's files alone, and the same with the device's own word.
+fn exact_both_ways(vm: &mut Vm) {
+    let derived = vm.witness_exact("");
+    let told = vm.witness_exact("--device-config");
+    assert_eq!(derived.text("memory.plugged_bytes"), told.text("memory.plugged_bytes"));
+    assert!(told.text("memory.sources").contains("device_config"));
+    let requested: u64 = vm.memory_devices().iter().map(|device| device.requested_bytes).sum();
+    assert_eq!(told.bytes("memory.requested_bytes"), requested);
+    assert_eq!(derived.text("memory.requested_bytes"), "", "nobody has told");
+}
+
+fn follows_sizes(machine: Machine) {
+    let mut vm = machine.memory(0).boot();
+    for mib in [0, 2, 126, 128, 130, 300, 1024, 384, 256, 130, 128, 0] {
+        vm.request(0, mib);
+        vm.wait_quiet(Duration::from_secs(1));
+        exact_both_ways(&mut vm);
+    }
+    let reading = vm.witness_exact("");
+    assert_eq!(reading.bytes("memory.boot_bytes"), 512 * MIB);
+}
+
+#[test]
+fn sizes_are_followed_when_movable_on_6_12() {
+    follows_sizes(Machine::new("6.12").online_movable());
+}
+
+#[test]
+fn sizes_are_followed_in_contiguous_zones_on_6_12() {
+    follows_sizes(Machine::new("6.12"));
+}
+
+#[test]
+fn sizes_are_followed_when_movable_on_6_1() {
+    follows_sizes(Machine::new("6.1").online_movable());
+}
+
+#[test]
+fn a_plain_vm_is_its_boot_memory_exactly() {
+    let mut vm = Machine::new("6.12").boot();
+    let reading = vm.witness_exact("");
+    assert_eq!(reading.bytes("memory.total_bytes"), 512 * MIB);
+    assert_eq!(reading.text("memory.state"), "settled");
+}
+
+#[test]
+fn memory_that_the_kernel_leaves_offline_is_bounded_and_told_by_the_device() {
+    let mut vm = Machine::new("6.1").memory(0).boot();
+    vm.resize(0, 300);
+    let reading = vm.witness("");
+    assert!(!reading.is_exact());
+    assert_eq!(reading.bytes("memory.offline_bytes"), 384 * MIB);
+    vm.witness_exact("--device-config");
+}
+
+#[test]
+fn two_devices_are_summed() {
+    let mut vm = Machine::new("6.12").online_movable().memory(130).memory(0).boot();
+    vm.wait_quiet(Duration::from_secs(1));
+    exact_both_ways(&mut vm);
+    vm.resize(1, 258);
+    exact_both_ways(&mut vm);
+    vm.resize(0, 0);
+    exact_both_ways(&mut vm);
+}
+
+#[test]
+fn an_unplug_that_cannot_finish_is_over() {
+    let mut vm = Machine::new("6.12").memory(0).boot();
+    vm.resize(0, 1024);
+    vm.sh("mkdir -p /tmp/fill && mount -t tmpfs -o size=700m none /tmp/fill && dd if=/dev/zero of=/tmp/fill/x bs=1M count=600 2>/dev/null; true");
+    vm.request(0, 0);
+    let stuck = vm.wait_quiet(Duration::from_secs(5));
+    assert!(stuck > 0, "the unplug went through: nothing is shown");
+    exact_both_ways(&mut vm);
+}
+
+#[test]
+fn a_partly_plugged_block_offlined_by_root_is_bounded() {
+    let mut vm = Machine::new("6.12").online_movable().memory(0).boot();
+    vm.resize(0, 130);
+    vm.sh("echo offline >/sys/devices/system/memory/memory33/state");
+    let reading = vm.witness("");
+    assert_eq!(reading.bytes("memory.offline_bytes"), 128 * MIB);
+    assert!(!reading.is_exact());
+    vm.witness_exact("--device-config");
+}
