@@ -226,6 +226,7 @@ fn source() -> impl Strategy<Value = Source> {
         S::Meminfo,
         S::Vmstat,
         S::DeviceConfig,
+        S::VirtioBus,
     ])
 }
 
