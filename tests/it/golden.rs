@@ -40,6 +40,12 @@ fn golden(name: &str) -> Vec<u8> {
     bytes.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// The bytes of every file, for other tests to begin from.
+pub(crate) fn every_file() -> Vec<Vec<u8>> {
+    let messages = messages::all();
+    messages.iter().map(|(name, _)| *name).chain(FRAME_RULES).map(golden).collect()
+}
+
 /// The frames of a file, with nothing left over, and the bytes that were skipped as garbage.
 fn frames(name: &str) -> (Vec<Frame>, u64) {
     let mut decoder = Decoder::new();

@@ -9,6 +9,7 @@
 
 #[cfg(feature = "agent")]
 mod agent;
+mod fuzz_regressions;
 mod golden;
 mod meter_law;
 mod wire_props;
