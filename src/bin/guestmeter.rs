@@ -1,3 +1,7 @@
 //! `guestmeter`: arguments, library call, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    guestmeter::host::cli::run(std::env::args_os())
+}

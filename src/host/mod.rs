@@ -1,2 +1,57 @@
-//! The host side.
+//! The host's side: ask agents, check what they say, show it.
+//!
+//! A [`Target`] says where an agent is, a [`Client`] asks it, a [`Reading`] is what it said with what only the host
+//! knows of it, and [`json`] and [`table`] show one. [`replay`] counts recorded observations. The command line is
+//! [`cli`].
+//!
+//! A guest number is evidence, never authority: the guest's tenant can forge any of it.
+//!
+//! # Example
+//! Reads this machine's own agent, here started on a Unix socket for the purpose.
+//!
+//! ```
+//! # #[cfg(feature = "agent")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let socket = directory.path().join("agent.sock");
+//! # let listen = format!("unix://{}", socket.display());
+//! # let state = directory.path().join("state");
+//! # let arguments = ["--listen", &listen, "--notify", "none", "--state"].map(std::ffi::OsString::from);
+//! # let arguments = arguments.into_iter().chain([state.into_os_string()]).collect::<Vec<_>>();
+//! # std::thread::spawn(|| guestmeter::agent::run(arguments));
+//! # while !socket.exists() { std::thread::sleep(std::time::Duration::from_millis(10)) }
+//! # let address = listen;
+//! use guestmeter::host::{Client, Target};
+//! use std::time::Duration;
+//!
+//! let target: Target = address.parse()?; // "vsock://42", "hvsock:///run/vm/v.sock", "unix:///run/agent.sock"
+//! let client = Client::new(target, Duration::from_secs(5));
+//! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! let reading = runtime.block_on(client.read())?;
+//!
+//! // `None` is unknown, never zero.
+//! if let Some(total) = reading.report.memory.total() {
+//!     println!("{}: {total}, running for {} s", reading.target, reading.report.usage.active.whole);
+//! }
+//! # assert!(reading.report.memory.mem_total.is_some());
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "agent"))]
+//! # fn main() {}
+//! ```
+
+pub mod cli;
+mod client;
+mod connection;
+mod error;
+pub mod json;
 pub mod replay;
+pub mod table;
+mod target;
+mod text;
+mod transport;
+mod vsock;
+
+pub use client::{Client, Reading, SettleOutcome, TIMEOUT_DEFAULT, Watcher};
+pub use error::{Cause, ClientError, Kind, Step};
+pub use target::{PORT_DEFAULT, Target, TargetError, TargetFault};

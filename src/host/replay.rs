@@ -32,6 +32,9 @@ pub enum ReplayCause {
     /// The file cannot be read.
     #[error("reading: {0}")]
     Read(#[from] io::Error),
+    /// The slice could not be shown.
+    #[error("writing: {0}")]
+    Write(io::Error),
     /// The line is too long to be one of a trace.
     #[error("longer than {LINE_MAX} bytes: this is not a trace")]
     TooLong,
@@ -74,7 +77,7 @@ struct Observation {
 }
 
 /// Counts the trace in `input`, called `name` in errors; `tick` goes before the trace's own. Each slice is given to
-/// `on_slice` with its event as it closes.
+/// `on_slice` with its event as it closes; an error of that ends the replay.
 ///
 /// # Errors
 /// The first line that does not fit, by its number.
@@ -82,7 +85,7 @@ pub fn replay(
     mut input: impl BufRead,
     name: &str,
     tick: Option<Nanos>,
-    mut on_slice: impl FnMut(Event, &Slice, &Usage),
+    mut on_slice: impl FnMut(Event, &Slice) -> io::Result<()>,
 ) -> Result<Usage, ReplayError> {
     let mut meter: Option<Meter> = None;
     let mut text = Vec::new();
@@ -95,7 +98,7 @@ pub fn replay(
             }
             if !text.trim_ascii().is_empty() {
                 let (event, slice) = count(&mut meter, &text, tick)?;
-                on_slice(event, &slice, meter.as_ref().map(Meter::usage).unwrap_or(&Usage::default()));
+                on_slice(event, &slice).map_err(ReplayCause::Write)?;
             }
             Ok(true)
         });
@@ -144,7 +147,7 @@ mod tests {
     use super::*;
 
     fn run(trace: &str) -> Result<Usage, ReplayError> {
-        replay(trace.as_bytes(), "trace", None, |_, _, _| {})
+        replay(trace.as_bytes(), "trace", None, |_, _| Ok(()))
     }
 
     fn line(at: u64, event: &str) -> String {
@@ -155,8 +158,10 @@ mod tests {
     fn a_trace_is_counted_slice_by_slice() {
         let trace = [line(0, "start"), line(4_500_000_000, "tick"), line(9_000_000_000, "tick")].join("\n");
         let mut slices = Vec::new();
-        let usage =
-            replay(trace.as_bytes(), "trace", None, |event, slice, _| slices.push((event, slice.counted)));
+        let usage = replay(trace.as_bytes(), "trace", None, |event, slice| {
+            slices.push((event, slice.counted));
+            Ok(())
+        });
         assert_eq!(usage.unwrap().active.whole, 9);
         assert_eq!(
             slices,
@@ -173,7 +178,7 @@ mod tests {
         let first = line(0, "start").replace('}', r#","tick_ns":1000000000}"#);
         let trace = [first, line(10_000_000_000, "tick")].join("\n");
         assert_eq!(run(&trace).unwrap().active.whole, 2);
-        let wide = replay(trace.as_bytes(), "trace", Some(Nanos::from_secs(20)), |_, _, _| {});
+        let wide = replay(trace.as_bytes(), "trace", Some(Nanos::from_secs(20)), |_, _| Ok(()));
         assert_eq!(wide.unwrap().active.whole, 10);
     }
 

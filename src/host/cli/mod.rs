@@ -1,0 +1,81 @@
+//! The `guestmeter` command: arguments in, exit code out.
+
+mod args;
+mod error;
+mod output;
+mod read;
+mod replay;
+mod size;
+mod wait_settled;
+mod watch;
+
+use args::{Args, Command};
+use clap::{CommandFactory, Parser};
+use error::CliError;
+use output::Output;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// How a command that ran to its end turned out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing to say.
+    Fine,
+    /// It found what it looked for: memory that is short, numbers that do not hold.
+    Found,
+    /// A target could not be reached.
+    Unreachable,
+}
+
+/// Runs `guestmeter` with these arguments, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(arguments) {
+        Ok(args) => args,
+        Err(error) => {
+            let code = if error.use_stderr() { error::USAGE } else { 0 };
+            return match error.print() {
+                Ok(()) => ExitCode::from(code),
+                Err(error) => finish(Err(CliError::Output(error))),
+            };
+        }
+    };
+    finish(dispatch(args.command))
+}
+
+fn dispatch(command: Command) -> Result<Outcome, CliError> {
+    let mut output = Output::new();
+    match command {
+        Command::Read(args) => on_runtime(read::run(args, &mut output)),
+        Command::Watch(args) => on_runtime(watch::run(args, &mut output)),
+        Command::WaitSettled(args) => on_runtime(wait_settled::run(args, &mut output)),
+        Command::Replay(args) => replay::run(&args, &mut output),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "guestmeter", &mut script);
+            output.bytes(&script)?;
+            Ok(Outcome::Fine)
+        }
+    }
+}
+
+/// One thread is enough for a person's questions.
+fn on_runtime(work: impl Future<Output = Result<Outcome, CliError>>) -> Result<Outcome, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(CliError::Runtime)?.block_on(work)
+}
+
+fn finish(result: Result<Outcome, CliError>) -> ExitCode {
+    match result {
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Found) => ExitCode::from(error::FOUND),
+        Ok(Outcome::Unreachable) => ExitCode::from(error::UNREACHABLE),
+        // `guestmeter … | head`: the reader has what it wanted.
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell when stderr is gone too.
+            let _ = writeln!(io::stderr(), "guestmeter: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

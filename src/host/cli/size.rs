@@ -1,0 +1,109 @@
+//! Sizes and spans as a person writes them on a command line.
+
+use crate::units::Bytes;
+use std::time::Duration;
+
+/// `512M`, `1G`, `512MiB`, or bytes; always powers of two, as VMMs count memory.
+pub(super) fn parse_size(text: &str) -> Result<Bytes, String> {
+    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let number: u64 = match digits.parse() {
+        Ok(number) => number,
+        Err(_) if digits.is_empty() => return Err("a size begins with a whole number: 512M, 1G".to_owned()),
+        Err(_) => return Err(format!("{digits} is too large")),
+    };
+    let unit = unit.trim_start();
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        "kb" | "mb" | "gb" | "tb" => {
+            return Err(format!(
+                "{unit} may mean powers of ten; write {}iB",
+                unit.chars().next().unwrap_or('M')
+            ));
+        }
+        _ => return Err(format!("{unit:?} is no unit; there are K, M, G, T and KiB, MiB, GiB, TiB")),
+    };
+    let bytes = number.checked_mul(1 << shift).map(Bytes).filter(|bytes| *bytes <= Bytes::PHYSICAL_MAX);
+    bytes.ok_or_else(|| "more than any machine's memory (4 PiB)".to_owned())
+}
+
+/// `5s`, `250ms`, `1m30s`, `1h`.
+pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|error| format!("{error}; write 5s, 250ms or 1m30s"))?;
+    Duration::try_from(span).map_err(|_| "a span of time cannot be negative".to_owned())
+}
+
+/// A span that is waited for: longer than nothing, at most a day.
+pub(super) fn parse_limit(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_millis(1), Duration::from_hours(24), "1ms and 24h")
+}
+
+/// As an agent takes it; it would lengthen and shorten others without a word.
+pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_millis(100), Duration::from_hours(1), "100ms and 1h")
+}
+
+/// As an agent takes it.
+pub(super) fn parse_settle_timeout(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_millis(1), Duration::from_hours(1), "1ms and 1h")
+}
+
+fn within(text: &str, least: Duration, most: Duration, range: &str) -> Result<Duration, String> {
+    let span = parse_span(text)?;
+    if (least..=most).contains(&span) { Ok(span) } else { Err(format!("not within {range}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_powers_of_two() {
+        let cases = [
+            ("0", 0),
+            ("1048576", 1 << 20),
+            ("512M", 512 << 20),
+            ("512MiB", 512 << 20),
+            ("512 mib", 512 << 20),
+            ("1g", 1 << 30),
+            ("4096T", 1 << 52),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(parse_size(text), Ok(Bytes(bytes)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_is_none_is_told_why() {
+        for (text, cause) in [
+            ("", "begins with a whole number"),
+            ("M", "begins with a whole number"),
+            ("-1M", "begins with a whole number"),
+            ("1.5G", "\".5G\" is no unit"),
+            ("512MB", "MB may mean powers of ten; write MiB"),
+            ("512X", "\"X\" is no unit"),
+            ("5000T", "more than any machine's memory"),
+            ("18446744073709551615G", "more than any machine's memory"),
+            ("18446744073709551616", "too large"),
+        ] {
+            let error = parse_size(text).unwrap_err();
+            assert!(error.contains(cause), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn spans_have_units_and_ends() {
+        assert_eq!(parse_span("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_limit("250ms"), Ok(Duration::from_millis(250)));
+        assert!(parse_limit("0s").unwrap_err().contains("not within"));
+        assert!(parse_limit("25h").unwrap_err().contains("not within"));
+        assert!(parse_span("5").unwrap_err().contains("write 5s"));
+        assert!(parse_span("-5s").is_err());
+        assert!(parse_interval("99ms").unwrap_err().contains("not within 100ms and 1h"));
+    }
+}

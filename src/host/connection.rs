@@ -1,0 +1,189 @@
+//! One open connection: `Hello` and the first request out in one write, `Welcome` checked, replies in.
+
+use super::error::{Cause, ClientError, Step};
+use super::target::Target;
+use super::transport::{self, Stream};
+use crate::wire::frame::GARBAGE_MAX;
+use crate::wire::message::{Hello, Message, Refusal, RefusalCode, Reply, Request, Welcome};
+use crate::wire::{self, DecodeError, Decoder, FrameError, version};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+/// One frame and its header fit.
+const READ_BYTES: usize = 32 * 1024;
+
+/// A connection whose `Welcome` has come.
+pub(super) struct Connection {
+    peer: Peer,
+    pub(super) welcome: Welcome,
+}
+
+/// The other end, with the bytes of it that are not a whole frame yet.
+struct Peer {
+    target: Target,
+    stream: Box<dyn Stream>,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects and asks the first question. All of it takes at most `limit`.
+    pub(super) async fn open(target: &Target, first: &Request, limit: Duration) -> Result<Self, ClientError> {
+        let fail = |cause| ClientError { target: target.clone(), cause };
+        let deadline = Instant::now() + limit;
+        let timed_out = |step| fail(Cause::TimedOut { step, after: limit });
+        let nonce = random().map_err(|error| fail(Cause::Random(error)))?;
+        let opening = opening(nonce, first).map_err(fail)?;
+
+        let step = if matches!(target, Target::Hybrid { .. }) { Step::Bridging } else { Step::Connecting };
+        let connecting = timeout_at(deadline, transport::connect(target)).await;
+        let mut stream = connecting.map_err(|_| timed_out(step))?.map_err(fail)?;
+
+        let sending = timeout_at(deadline, stream.write_all(&opening)).await;
+        let sent = sending.map_err(|_| timed_out(Step::Sending))?;
+        // A peer that refuses at once closes before it has read everything: what it said is still there.
+        let unsent = sent.err();
+
+        let mut peer =
+            Peer { target: target.clone(), stream, decoder: Decoder::new(), buffer: vec![0; READ_BYTES] };
+        let reply = match peer.receive(deadline, limit, Step::Welcome).await {
+            Err(ClientError { cause: Cause::Closed(_), .. }) if unsent.is_some() => {
+                let error = unsent.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
+                return Err(fail(Cause::Broken { step: Step::Sending, error }));
+            }
+            other => other?,
+        };
+        let welcome = welcomed(reply, nonce).map_err(fail)?;
+        Ok(Self { peer, welcome })
+    }
+
+    /// Asks another question.
+    pub(super) async fn send(&mut self, request: Request, limit: Duration) -> Result<(), ClientError> {
+        let mut bytes = Vec::new();
+        let message = Message::Request(request);
+        wire::encode(&message, &mut bytes).map_err(|error| self.peer.fail(Cause::Encode(error)))?;
+        let step = Step::Sending;
+        match tokio::time::timeout(limit, self.peer.stream.write_all(&bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.peer.fail(Cause::Broken { step, error })),
+            Err(_) => Err(self.peer.fail(Cause::TimedOut { step, after: limit })),
+        }
+    }
+
+    /// The next reply, in at most `limit`.
+    pub(super) async fn receive(&mut self, step: Step, limit: Duration) -> Result<Reply, ClientError> {
+        self.peer.receive(Instant::now() + limit, limit, step).await
+    }
+}
+
+impl Peer {
+    fn fail(&self, cause: Cause) -> ClientError {
+        ClientError { target: self.target.clone(), cause }
+    }
+
+    async fn receive(
+        &mut self,
+        deadline: Instant,
+        limit: Duration,
+        step: Step,
+    ) -> Result<Reply, ClientError> {
+        loop {
+            if let Some(reply) = self.next_reply(step)? {
+                return Ok(reply);
+            }
+            let read = timeout_at(deadline, self.stream.read(&mut self.buffer)).await;
+            let count = match read {
+                Ok(Ok(0)) => return Err(self.silent(Cause::Closed(step))),
+                Ok(Ok(count)) => count,
+                Ok(Err(error)) => return Err(self.silent(Cause::Broken { step, error })),
+                Err(_) => return Err(self.silent(Cause::TimedOut { step, after: limit })),
+            };
+            self.decoder.push(self.buffer.get(..count).unwrap_or_default());
+        }
+    }
+
+    /// The next reply among the bytes that have come.
+    fn next_reply(&mut self, step: Step) -> Result<Option<Reply>, ClientError> {
+        loop {
+            let frame = match self.decoder.next() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(None),
+                Err(FrameError::Garbage { first, .. }) => {
+                    return Err(self.fail(Cause::OtherProtocol(first.escape_ascii().to_string())));
+                }
+                Err(error @ FrameError::TooLong(_)) => return Err(self.fail(Cause::Encode(error.into()))),
+            };
+            match wire::decode(&frame) {
+                Ok(Message::Reply(reply)) => return Ok(Some(reply)),
+                Ok(Message::Request(_)) => {
+                    let message = "a host's request";
+                    return Err(self.fail(Cause::Unexpected { message, step }));
+                }
+                // A later agent may say more than this host knows of.
+                Err(DecodeError::Kind(_)) => {}
+                Err(error) => return Err(self.fail(Cause::Decode(error))),
+            }
+        }
+    }
+
+    /// Why nothing came: bytes that are no frame tell more than their end does.
+    fn silent(&self, cause: Cause) -> ClientError {
+        let (skipped, first) = self.decoder.skipped();
+        debug_assert!(skipped <= GARBAGE_MAX, "the decoder ends what is longer");
+        if skipped == 0 {
+            return self.fail(cause);
+        }
+        let seen = first.get(..skipped.min(first.len())).unwrap_or_default();
+        self.fail(Cause::OtherProtocol(seen.escape_ascii().to_string()))
+    }
+}
+
+/// `Hello` and the first request, for one write: an answer costs one round trip.
+fn opening(nonce: u64, first: &Request) -> Result<Vec<u8>, Cause> {
+    let hello = Hello { version_min: version::MIN, version_max: version::CURRENT, nonce };
+    let mut bytes = Vec::new();
+    wire::encode(&Message::Request(Request::Hello(hello)), &mut bytes)?;
+    wire::encode(&Message::Request(first.clone()), &mut bytes)?;
+    Ok(bytes)
+}
+
+fn welcomed(reply: Reply, nonce: u64) -> Result<Welcome, Cause> {
+    let welcome = match reply {
+        Reply::Welcome(welcome) => welcome,
+        Reply::Error(refusal) => return Err(Cause::Refused(refusal)),
+        other => return Err(Cause::Unexpected { message: name(&other), step: Step::Welcome }),
+    };
+    if welcome.nonce != nonce {
+        return Err(Cause::Nonce { sent: nonce, received: welcome.nonce });
+    }
+    let chosen = welcome.agent.protocol;
+    if !(version::MIN..=version::CURRENT).contains(&chosen) {
+        return Err(Cause::Version(chosen));
+    }
+    Ok(welcome)
+}
+
+/// What a reply is called in the protocol's spec.
+pub(super) fn name(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Welcome(_) => "Welcome",
+        Reply::Report(_) => "Report",
+        Reply::Segments(_) => "Segments",
+        Reply::Acked(_) => "Acked",
+        Reply::Error(Refusal { code: RefusalCode::Unsupported, .. }) => "Error (Unsupported)",
+        Reply::Error(_) => "Error",
+        Reply::Notify(_) => "Notify",
+    }
+}
+
+fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if filled == bytes.len() {
+        Ok(u64::from_ne_bytes(bytes))
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}

@@ -1,0 +1,86 @@
+//! AF_VSOCK for tokio: a connection that is waited for without blocking, then a stream.
+#![allow(unsafe_code, reason = "tokio has no safe way to watch a descriptor it has no type for")]
+
+use super::error::{Cause, Step};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{self, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Connects to a guest of this machine's kernel.
+pub(super) async fn connect(cid: u32, port: u32) -> Result<Vsock, Cause> {
+    let connecting = async {
+        let socket = Socket::new(Domain::VSOCK, Type::STREAM.nonblocking().cloexec(), None)?;
+        match socket.connect(&SockAddr::vsock(cid, port)) {
+            Ok(()) => return Ok(Vsock(watch(socket)?)),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+        let socket = watch(socket)?;
+        let _ready = socket.writable().await?;
+        match socket.get_ref().take_error()? {
+            Some(error) => Err(error),
+            None => Ok(Vsock(socket)),
+        }
+    };
+    connecting.await.map_err(|error: io::Error| refused(error, cid, port))
+}
+
+fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: a `Socket` owns its descriptor, which is open and the same until it is dropped; `AsyncFd` owns the
+    // socket from here on and hands out only shared references, which cannot replace it.
+    unsafe { Ok(AsyncFd::register(socket)?) }
+}
+
+/// A guest without a listener answers with a reset; one that does not exist has no route to it.
+fn refused(error: io::Error, cid: u32, port: u32) -> Cause {
+    use rustix::io::Errno;
+    match Errno::from_io_error(&error) {
+        Some(Errno::CONNRESET | Errno::CONNREFUSED) => Cause::NobodyAtPort { port },
+        Some(Errno::NODEV | Errno::ADDRNOTAVAIL | Errno::HOSTUNREACH | Errno::NETUNREACH) => {
+            Cause::NoGuest { cid }
+        }
+        Some(Errno::TIMEDOUT) => Cause::Broken { step: Step::Connecting, error },
+        _ => Cause::Connect(error),
+    }
+}
+
+/// An AF_VSOCK stream, which tokio has no type for.
+pub(super) struct Vsock(AsyncFd<Socket>);
+
+impl AsyncRead for Vsock {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut guard = ready!(self.0.poll_read_ready(context))?;
+            let space = out.initialize_unfilled();
+            if let Ok(read) = guard.try_io(|socket| socket.get_ref().read(space)) {
+                return Poll::Ready(read.map(|count| out.advance(count)));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Vsock {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.0.poll_write_ready(context))?;
+            if let Ok(written) = guard.try_io(|socket| socket.get_ref().write(bytes)) {
+                return Poll::Ready(written);
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.get_ref().shutdown(std::net::Shutdown::Write))
+    }
+}
