@@ -46,14 +46,6 @@ pub(super) enum Command {
     /// Show the whole loop on this machine, without a VM or root: an agent, its report, its death and return
     #[cfg(feature = "agent")]
     Demo,
-    /// Run the agent, for `demo`
-    #[cfg(feature = "agent")]
-    #[command(hide = true, disable_help_flag = true)]
-    Agent {
-        /// As for guestmeterd
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<std::ffi::OsString>,
-    },
     /// Print a completion script for a shell
     Completions {
         /// Whose script

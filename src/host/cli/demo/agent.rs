@@ -142,7 +142,16 @@ fn spawn(directory: &TempDir) -> Result<Child, AgentError> {
     let log = File::options().create(true).append(true).open(directory.path().join("log")).map_err(failed)?;
     let mut command = Command::new(&path);
     let tick = format!("{}s", TICK.as_secs());
-    command.args(["agent", "--listen", &address(directory), "--notify", "none", "--tick", &tick, "--state"]);
+    command.args([
+        super::super::AGENT,
+        "--listen",
+        &address(directory),
+        "--notify",
+        "none",
+        "--tick",
+        &tick,
+        "--state",
+    ]);
     command.arg(directory.path().join("state"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command.spawn().map_err(failed)
