@@ -43,6 +43,9 @@ pub(super) enum Command {
     Watch(WatchArgs),
     WaitSettled(WaitSettledArgs),
     Replay(ReplayArgs),
+    /// Show the whole loop on this machine, without a VM or root: an agent, its report, its death and return
+    #[cfg(feature = "agent")]
+    Demo,
     /// Print a completion script for a shell
     Completions {
         /// Whose script
