@@ -10,5 +10,7 @@
 #[cfg(feature = "agent")]
 mod agent;
 mod golden;
+#[cfg(feature = "host")]
+mod host;
 mod meter_law;
 mod wire_props;
