@@ -9,11 +9,10 @@ use super::timer::Timer;
 use super::uevent::Uevents;
 use super::witness::{Look, Sight, Witness};
 use crate::capacity::Remark;
-use crate::session::{Action, ConnectionId, Depth, Event, Note, Session};
+use crate::session::{Action, ConnectionId, Depth, Event, Note, Session, Table};
 use crate::units::{Bytes, Nanos};
 use crate::wire;
 use crate::wire::message::{Clock, Message};
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
@@ -54,7 +53,7 @@ pub(super) struct Daemon {
     supervisor: Supervisor,
     sockets: Sockets,
     allowed_peers: Vec<u32>,
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: Table<Connection>,
     next_connection: u64,
     /// SIGTERM or SIGINT came.
     stopping: bool,
@@ -96,7 +95,7 @@ impl Daemon {
             supervisor,
             sockets,
             allowed_peers,
-            connections: BTreeMap::new(),
+            connections: Table::default(),
             next_connection: 0,
             stopping: false,
             status_changed: false,
@@ -142,7 +141,7 @@ impl Daemon {
 
     /// When the loop has to go on without an event.
     fn deadline(&self) -> Nanos {
-        if self.connections.iter().any(|(id, connection)| connection.unread && self.session.accepts(*id)) {
+        if self.connections.iter().any(|(id, connection)| connection.unread && self.session.accepts(id)) {
             return Nanos::ZERO;
         }
         let closing = self.connections.values().filter_map(Connection::deadline);
@@ -160,8 +159,8 @@ impl Daemon {
             for listener in &self.sockets.listeners {
                 ready |= listener.poll_ready(cx).is_ready();
             }
-            for (id, connection) in &self.connections {
-                ready |= connection.poll_ready(cx, self.session.accepts(*id)).is_ready();
+            for (id, connection) in self.connections.iter() {
+                ready |= connection.poll_ready(cx, self.session.accepts(id)).is_ready();
             }
             if ready { Poll::Ready(stop) } else { Poll::Pending }
         })
@@ -204,8 +203,7 @@ impl Daemon {
     }
 
     fn receive(&mut self, wake: &mut Wake) {
-        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
-        for id in ids {
+        for id in self.connections.ids() {
             if let Err(gone) = self.receive_from(id, wake) {
                 self.drop_connection(id, &gone, wake);
             }
@@ -218,7 +216,7 @@ impl Daemon {
             if !self.session.accepts(id) {
                 return Ok(());
             }
-            let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.is_closing()) else {
+            let Some(connection) = self.connections.get_mut(id).filter(|it| !it.is_closing()) else {
                 return Ok(());
             };
             let event = match connection.next_frame()? {
@@ -247,13 +245,13 @@ impl Daemon {
                 }
             }
             Action::Send { to, reply } => {
-                let Some(connection) = self.connections.get_mut(&to) else { return };
+                let Some(connection) = self.connections.get_mut(to) else { return };
                 if let Err(error) = wire::encode(&Message::Reply(reply), connection.outgoing()) {
                     log::error!("a reply to {} cannot be encoded: {error}", connection.peer);
                 }
             }
             Action::Close { connection, cause } => {
-                if let Some(connection) = self.connections.get_mut(&connection) {
+                if let Some(connection) = self.connections.get_mut(connection) {
                     log::info!("connection of {} closed: {cause}", connection.peer);
                     connection.close(wake.now.monotonic);
                 }
@@ -290,13 +288,12 @@ impl Daemon {
     }
 
     fn flush(&mut self, wake: &mut Wake) {
-        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
-        for id in ids {
-            let Some(connection) = self.connections.get_mut(&id) else { continue };
+        for id in self.connections.ids() {
+            let Some(connection) = self.connections.get_mut(id) else { continue };
             match connection.flush() {
                 Err(gone) => self.drop_connection(id, &gone, wake),
                 Ok(()) if connection.is_done(wake.now.monotonic) => {
-                    self.connections.remove(&id);
+                    self.connections.remove(id);
                 }
                 Ok(()) => {}
             }
@@ -304,7 +301,7 @@ impl Daemon {
     }
 
     fn drop_connection(&mut self, id: ConnectionId, gone: &Gone, wake: &mut Wake) {
-        if let Some(connection) = self.connections.remove(&id) {
+        if let Some(connection) = self.connections.remove(id) {
             if !matches!(gone, Gone::ByPeer) {
                 log::warn!("connection of {}: {gone}", connection.peer);
             }

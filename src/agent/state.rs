@@ -6,6 +6,7 @@
 
 use crate::capacity::Baseline;
 use crate::session::Saved;
+use crate::wire::frame::crc32;
 use crate::wire::message::Id;
 use rustix::fs::{FileType, FlockOperation, Gid, Mode, OFlags, Uid, fchown, flock, fstat, open};
 use rustix::io::{Errno, pread, pwrite};
@@ -195,11 +196,8 @@ fn take<const N: usize>(fields: &mut &[u8]) -> [u8; N] {
 }
 
 fn crc(header: &[u8; HEADER_BYTES], payload: &[u8]) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
     let (covered, _) = header.split_at(HEADER_BYTES - 4);
-    crc.update(covered);
-    crc.update(payload);
-    crc.finalize()
+    crc32(&[covered, payload])
 }
 
 /// Makes one slot's bytes in `slot`, over what was in it. The tuple has the layout of [`Stored`].

@@ -9,6 +9,7 @@
 
 #[cfg(feature = "agent")]
 mod agent;
+mod fuzz_regressions;
 mod golden;
 #[cfg(feature = "host")]
 mod host;

@@ -113,7 +113,7 @@ fn a_malformed_request_and_a_reply_are_refused_and_the_connection_stays() {
     bytes.clear();
     guestmeter::wire::frame::encode(0x84, &[0; 17], &mut bytes).unwrap();
     client.stream.write_all(&bytes).unwrap();
-    assert_eq!(refusal(client.receive()).0, RefusalCode::Malformed);
+    assert_eq!(refusal(client.receive()).0, RefusalCode::Unsupported);
     assert_eq!(client.read().identity.seq, 1);
 }
 
