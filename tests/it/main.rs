@@ -11,5 +11,7 @@
 mod agent;
 mod fuzz_regressions;
 mod golden;
+#[cfg(feature = "host")]
+mod host;
 mod meter_law;
 mod wire_props;

@@ -7,7 +7,8 @@ mod error;
 mod output;
 mod read;
 mod replay;
-mod size;
+mod values;
+
 mod wait_settled;
 mod watch;
 
@@ -16,7 +17,7 @@ use clap::{CommandFactory, Parser};
 use error::CliError;
 use output::Output;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 /// How a command that ran to its end turned out.
@@ -102,8 +103,7 @@ fn finish(result: Result<Outcome, CliError>) -> ExitCode {
         // `guestmeter … | head`: the reader has what it wanted.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to tell when stderr is gone too.
-            let _ = writeln!(io::stderr(), "guestmeter: {error}");
+            output::complaint(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }

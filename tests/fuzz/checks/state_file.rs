@@ -37,7 +37,8 @@ fn slot(generation: u64, payload: &[u8]) -> Vec<u8> {
     let mut slot = b"GMST\x01\0\0\0".to_vec();
     slot.extend(generation.to_le_bytes());
     slot.extend(length.to_le_bytes());
-    let mut crc = crc32fast::Hasher::new();
+    const ISO_HDLC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+    let mut crc = ISO_HDLC.digest();
     crc.update(&slot);
     crc.update(payload);
     slot.extend(crc.finalize().to_le_bytes());
