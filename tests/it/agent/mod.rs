@@ -42,8 +42,13 @@ impl Agent {
     }
 
     pub(crate) fn start_in(folder: TempDir, extra: &[&str]) -> Self {
-        let child = Self::command(folder.path(), extra).spawn().unwrap();
-        let agent = Self { folder, child };
+        let command = Self::command(folder.path(), extra);
+        Self::spawned(folder, command)
+    }
+
+    /// Starts it by a command of the test's own.
+    pub(crate) fn spawned(folder: TempDir, mut command: Command) -> Self {
+        let agent = Self { folder, child: command.spawn().unwrap() };
         drop(agent.connect());
         agent
     }
