@@ -1,0 +1,32 @@
+//! Any text: a usage that accounts for every nanosecond of the trace, or an error that names the line.
+
+use guestmeter::host::replay::replay;
+use guestmeter::meter::{ACTIVE_UNIT, CPU_UNIT, MEMORY_UNIT};
+use guestmeter::units::Nanos;
+
+pub fn check(trace: &[u8]) {
+    let (mut slices, mut end, mut gaps, mut suspended) = (0, Nanos::ZERO, 0, Nanos::ZERO);
+    let result = replay(trace, "trace", None, |_, slice| {
+        assert!(slice.to >= end, "the clock went back");
+        end = slice.to;
+        gaps += u64::from(!slice.dropped.is_zero());
+        suspended = suspended.saturating_add(slice.suspended);
+        slices += 1;
+        Ok(())
+    });
+    match result {
+        Ok(usage) => {
+            assert!(slices > 0, "nothing was counted");
+            assert_eq!((usage.gaps, usage.anomalies, usage.suspended), (gaps, 0, suspended));
+            let counted = usage.active.total() + u128::from(usage.dropped.active.0);
+            assert_eq!(counted + u128::from(suspended.0), u128::from(end.0), "time without a name");
+            assert!(usage.active.carry < ACTIVE_UNIT);
+            assert!(usage.memory.carry < MEMORY_UNIT);
+            assert!(usage.cpu.carry < CPU_UNIT);
+        }
+        Err(error) => {
+            assert!(slices < error.line);
+            assert!(error.to_string().starts_with(&format!("trace:{}: ", error.line)), "{error}");
+        }
+    }
+}
