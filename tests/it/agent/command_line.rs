@@ -1,6 +1,6 @@
 //! Flags, exit codes, and how the agent is started.
 
-use super::{Agent, Client, PATIENCE, run, stderr, wait};
+use super::{Agent, Client, PATIENCE, Process, run, stderr};
 use guestmeter::capacity::Precision;
 use guestmeter::units::Bytes;
 use std::io::Read;
@@ -100,15 +100,15 @@ fn a_socket_that_is_passed_is_served() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("passed.sock");
     let state = folder.path().join("state");
-    let mut child = Command::new("systemd-socket-activate")
+    let mut activate = Command::new("systemd-socket-activate");
+    activate
         .arg("--listen")
         .arg(&socket)
         .args([super::program(), "--notify", "none", "--state"])
         .arg(&state)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("systemd-socket-activate is part of Debian's systemd");
+        .stderr(Stdio::null());
+    let mut child = Process::start(&mut activate);
     let since = Instant::now();
     let stream = loop {
         match UnixStream::connect(&socket) {
@@ -121,7 +121,7 @@ fn a_socket_that_is_passed_is_served() {
     assert_eq!(client.read().identity.seq, 1);
     // It was replaced by the agent, under the same number.
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    assert!(wait(&mut child).success());
+    assert!(child.wait().success());
     assert!(socket.exists(), "systemd's socket is not the agent's to remove");
 }
 
@@ -131,11 +131,8 @@ fn systemd_hears_ready_alive_status_and_stopping() {
     let notify = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&notify).unwrap();
     systemd.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut child = Agent::command(folder.path(), &["--tick", "100ms"])
-        .env("NOTIFY_SOCKET", &notify)
-        .env("WATCHDOG_USEC", "400000")
-        .spawn()
-        .unwrap();
+    let mut command = Agent::command(folder.path(), &["--tick", "100ms"]);
+    let mut child = Process::start(command.env("NOTIFY_SOCKET", &notify).env("WATCHDOG_USEC", "400000"));
     let hear = || {
         let mut bytes = [0; 1024];
         let length = systemd.recv(&mut bytes).unwrap();
@@ -154,7 +151,7 @@ fn systemd_hears_ready_alive_status_and_stopping() {
     while hear() != "STOPPING=1\n" {
         assert!(since.elapsed() < PATIENCE);
     }
-    assert!(wait(&mut child).success());
+    assert!(child.wait().success());
 }
 
 #[test]
