@@ -165,6 +165,17 @@ fn what_is_unknown_is_null_and_never_zero() {
 }
 
 #[test]
+fn a_name_cannot_steer_the_terminal_and_stays_the_same_name() {
+    let mut reading = reading();
+    let name = "a\u{9b}2J\u{202e}b\u{7f}ü";
+    reading.report.identity.sandbox = Some(name.to_owned());
+    let text = json::report(&reading).unwrap();
+    assert!(text.contains(r#""sandbox":"a\u009b2J\u202eb\u007fü""#), "{text}");
+    let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(parsed["identity"]["sandbox"], name);
+}
+
+#[test]
 fn each_word_is_the_protocols() {
     let mut reading = reading();
     for (reason, word) in [
