@@ -15,10 +15,23 @@ pub fn check(stream: &[u8]) {
 
 #[derive(Debug, PartialEq)]
 struct Outcome {
-    frames: Vec<Frame>,
-    garbage: u64,
+    frames: Vec<Found>,
+    garbage: usize,
     pending: usize,
     error: Option<FrameError>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Found {
+    frame: Frame,
+    /// Where it ends in the stream.
+    end: usize,
+}
+
+impl Found {
+    fn start(&self) -> usize {
+        self.end.checked_sub(HEADER_LEN + self.frame.payload.len()).expect("no byte is in two frames")
+    }
 }
 
 fn decode(stream: &[u8], chunk: usize) -> Outcome {
@@ -32,23 +45,31 @@ fn decode(stream: &[u8], chunk: usize) -> Outcome {
             break;
         }
     }
-    let garbage = decoder.garbage_bytes();
-    let framed: usize = frames.iter().map(|frame: &Frame| HEADER_LEN + frame.payload.len()).sum();
-    let gone = framed + usize::try_from(garbage).expect("no more than was pushed");
+    let gone = consumed(&decoder, &frames);
     let pending = pushed.checked_sub(gone).expect("no byte is counted twice");
     match error {
         // How much was skipped when it gave up depends on how much was there.
         Some(_) => Outcome { frames, garbage: 0, pending: 0, error: error.map(without_length) },
-        None => Outcome { frames, garbage, pending, error },
+        None => Outcome { frames, garbage: garbage(&decoder), pending, error },
     }
 }
 
-fn drain(decoder: &mut Decoder, frames: &mut Vec<Frame>) -> Result<(), FrameError> {
+fn drain(decoder: &mut Decoder, frames: &mut Vec<Found>) -> Result<(), FrameError> {
     while let Some(frame) = decoder.next()? {
         assert!(frame.payload.len() <= PAYLOAD_MAX);
-        frames.push(frame);
+        let end = consumed(decoder, frames) + HEADER_LEN + frame.payload.len();
+        frames.push(Found { frame, end });
     }
     Ok(())
+}
+
+fn consumed(decoder: &Decoder, frames: &[Found]) -> usize {
+    let framed: usize = frames.iter().map(|found| HEADER_LEN + found.frame.payload.len()).sum();
+    framed + garbage(decoder)
+}
+
+fn garbage(decoder: &Decoder) -> usize {
+    usize::try_from(decoder.garbage_bytes()).expect("no more than was pushed")
 }
 
 fn without_length(error: FrameError) -> FrameError {
@@ -65,12 +86,19 @@ fn a_frame_behind_it_is_found(stream: &[u8]) {
     let payload = stream.get(..stream.len().min(300)).unwrap_or_default();
     let mut bytes = stream.to_vec();
     frame::encode(0x55, payload, &mut bytes).expect("it fits");
+    let end = bytes.len();
     let mut outcome = decode(&bytes, bytes.len());
-    let found = |frame: &Frame| frame.kind == 0x55 && frame.payload == payload;
-    if !outcome.frames.iter().any(found) {
+    if outcome.frames.last().is_none_or(|last| last.end < end) {
         // What was left unfinished may claim as much as a frame can have.
-        bytes.resize(bytes.len() + HEADER_LEN + PAYLOAD_MAX, 0);
+        bytes.resize(end + HEADER_LEN + PAYLOAD_MAX, 0);
         outcome = decode(&bytes, bytes.len());
     }
-    assert!(outcome.frames.iter().any(found) || outcome.error.is_some(), "the frame behind it is lost");
+    let found = outcome.frames.iter().any(|found| found.end == end && found.frame.payload == payload);
+    // An unfinished frame whose checksum was made for what comes behind it takes that with it: it is whole.
+    let taken = outcome.frames.iter().any(|found| found.start() < stream.len() && found.end > stream.len());
+    assert!(found || taken || outcome.error.is_some(), "the frame behind it is lost");
+    for Found { frame, end } in &outcome.frames {
+        let payload = bytes.get(end - frame.payload.len()..*end);
+        assert_eq!(payload, Some(frame.payload.as_slice()), "a frame is where it was in the stream");
+    }
 }
