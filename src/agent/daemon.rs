@@ -20,6 +20,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Connections taken in one wake-up and listener.
 const ACCEPTS_PER_WAKE_MAX: usize = 8;
+/// After a connection could not be taken: the socket stays ready, and would be tried without end.
+const ACCEPT_PAUSE: Nanos = Nanos::SECOND;
 /// Sockets held open at once, those included that only take their last frame.
 const SOCKETS_MAX: usize = 16;
 /// Frames of one connection served in one wake-up; its others come in the next.
@@ -55,6 +57,8 @@ pub(super) struct Daemon {
     allowed_peers: Vec<u32>,
     connections: Table<Connection>,
     next_connection: u64,
+    /// No connection is taken before.
+    accept_from: Nanos,
     /// SIGTERM or SIGINT came.
     stopping: bool,
     status_changed: bool,
@@ -97,6 +101,7 @@ impl Daemon {
             allowed_peers,
             connections: Table::default(),
             next_connection: 0,
+            accept_from: Nanos::ZERO,
             stopping: false,
             status_changed: false,
             remarks: Vec::new(),
@@ -108,13 +113,15 @@ impl Daemon {
     /// # Errors
     /// The timer cannot be set: without it nothing would be counted.
     pub(super) async fn run(&mut self) -> io::Result<()> {
-        self.turn(clock::now(), false);
+        let mut now = clock::now();
+        self.turn(now, false);
         self.supervisor.ready(&self.status());
         log::info!("ready: {}", self.status());
         while !(self.stopping && self.connections.is_empty()) {
-            self.sockets.timer.arm(self.deadline())?;
-            let stop = self.wait().await;
-            self.turn(clock::now(), stop);
+            self.sockets.timer.arm(self.deadline(now.monotonic))?;
+            let stop = self.wait(self.accept_from <= now.monotonic).await;
+            now = clock::now();
+            self.turn(now, stop);
         }
         Ok(())
     }
@@ -122,17 +129,16 @@ impl Daemon {
     /// One wake-up. What the kernel signals is taken before time is counted.
     fn turn(&mut self, now: Clock, stop: bool) {
         let mut wake = Wake { now, look: None };
-        if self.sockets.uevents.as_ref().is_some_and(Uevents::take) {
-            wake.want(Look::Hotplug);
-        }
+        self.take_uevents(&mut wake);
         if stop && !self.stopping {
             self.stopping = true;
             self.sockets.listeners.clear();
             self.supervisor.stopping();
             self.step(&mut wake, Event::Shutdown);
         }
-        self.accept(&mut wake);
+        // Who hung up makes room for who connects.
         self.receive(&mut wake);
+        self.accept(&mut wake);
         self.step(&mut wake, Event::Timer);
         self.observe(&mut wake);
         self.flush(&mut wake);
@@ -140,23 +146,25 @@ impl Daemon {
     }
 
     /// When the loop has to go on without an event.
-    fn deadline(&self) -> Nanos {
+    fn deadline(&self, now: Nanos) -> Nanos {
         if self.connections.iter().any(|(id, connection)| connection.unread && self.session.accepts(id)) {
             return Nanos::ZERO;
         }
         let closing = self.connections.values().filter_map(Connection::deadline);
-        closing.chain(self.supervisor.deadline()).fold(self.session.deadline(), std::cmp::min)
+        let paused = Some(self.accept_from).filter(|until| *until > now);
+        closing.chain(paused).chain(self.supervisor.deadline()).fold(self.session.deadline(), std::cmp::min)
     }
 
     /// Sleeps; says whether a signal to stop came.
-    async fn wait(&mut self) -> bool {
+    async fn wait(&mut self, accepts: bool) -> bool {
         poll_fn(|cx| {
             let mut ready = self.sockets.timer.poll_rung(cx).is_ready();
             let stop = self.sockets.terminate.poll_recv(cx).is_ready()
                 | self.sockets.interrupt.poll_recv(cx).is_ready();
             ready |= stop;
             ready |= self.sockets.uevents.as_ref().is_some_and(|uevents| uevents.poll_ready(cx).is_ready());
-            for listener in &self.sockets.listeners {
+            let accepting = if accepts { self.sockets.listeners.as_slice() } else { &[] };
+            for listener in accepting {
                 ready |= listener.poll_ready(cx).is_ready();
             }
             for (id, connection) in self.connections.iter() {
@@ -167,7 +175,23 @@ impl Daemon {
         .await
     }
 
+    fn take_uevents(&mut self, wake: &mut Wake) {
+        match self.sockets.uevents.as_ref().map(Uevents::take) {
+            Some(Ok(true)) => wake.want(Look::Hotplug),
+            Some(Err(error)) => {
+                log::error!(
+                    "hotplug events are lost ({error}): a change is seen at the next tick or request"
+                );
+                self.sockets.uevents = None;
+            }
+            Some(Ok(false)) | None => {}
+        }
+    }
+
     fn accept(&mut self, wake: &mut Wake) {
+        if wake.now.monotonic < self.accept_from {
+            return;
+        }
         let mut arrived = Vec::new();
         for listener in &self.sockets.listeners {
             for _ in 0..ACCEPTS_PER_WAKE_MAX {
@@ -175,7 +199,8 @@ impl Daemon {
                     Ok(Some(connection)) => arrived.push(connection),
                     Ok(None) => break,
                     Err(error) => {
-                        log::warn!("{}: a connection was lost: {error}", listener.name());
+                        log::warn!("{}: a connection cannot be taken: {error}", listener.name());
+                        self.accept_from = wake.now.monotonic.saturating_add(ACCEPT_PAUSE);
                         break;
                     }
                 }

@@ -4,7 +4,33 @@ use guestmeter::host::replay::replay;
 use guestmeter::meter::{ACTIVE_UNIT, CPU_UNIT, MEMORY_UNIT};
 use guestmeter::units::Nanos;
 
-pub fn check(trace: &[u8]) {
+/// A first byte of 0: the rest is observations of six bytes each, written as a trace. Else the input is the trace.
+pub fn check(input: &[u8]) {
+    match input.split_first() {
+        Some((0, observations)) => count(written(observations).as_bytes()),
+        _ => count(input),
+    }
+}
+
+fn written(observations: &[u8]) -> String {
+    let (mut trace, mut at_ns) = (String::new(), 0u64);
+    for (index, bytes) in observations.chunks_exact(6).enumerate() {
+        let &[event, delta, delta_shift, memory, memory_shift, cpu] = bytes else { continue };
+        at_ns = at_ns.saturating_add(u64::from(delta) << (delta_shift % 57));
+        let memory_bytes = u64::from(memory) << (memory_shift % 57);
+        let event = match index {
+            0 => "start",
+            _ => ["tick", "capacity", "checkpoint", "resume", "release"][usize::from(event % 5)],
+        };
+        let cpu_millis = u64::from(cpu) * 50;
+        trace += &format!(
+            "{{\"at_ns\":{at_ns},\"memory_bytes\":{memory_bytes},\"cpu_millis\":{cpu_millis},\"event\":\"{event}\"}}\n"
+        );
+    }
+    trace
+}
+
+fn count(trace: &[u8]) {
     let (mut slices, mut end, mut gaps, mut suspended) = (0, Nanos::ZERO, 0, Nanos::ZERO);
     let result = replay(trace, "trace", None, |_, slice| {
         assert!(slice.to >= end, "the clock went back");
