@@ -1,7 +1,7 @@
 //! AF_VSOCK for tokio: a connection that is waited for without blocking, then a stream.
 #![allow(unsafe_code, reason = "tokio has no safe way to watch a descriptor it has no type for")]
 
-use super::error::{Cause, Step};
+use super::error::Cause;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, Read, Write};
 use std::pin::Pin;
@@ -42,7 +42,7 @@ fn refused(error: io::Error, cid: u32, port: u32) -> Cause {
         Some(Errno::NODEV | Errno::ADDRNOTAVAIL | Errno::HOSTUNREACH | Errno::NETUNREACH) => {
             Cause::NoGuest { cid }
         }
-        Some(Errno::TIMEDOUT) => Cause::Broken { step: Step::Connecting, error },
+        Some(Errno::TIMEDOUT) => Cause::Unanswered { cid },
         _ => Cause::Connect(error),
     }
 }
@@ -96,7 +96,7 @@ mod tests {
         let cause = |errno: Errno| refused(errno.into(), 42, 1020);
         assert!(matches!(cause(Errno::CONNRESET), Cause::NobodyAtPort { port: 1020 }));
         assert!(matches!(cause(Errno::NODEV), Cause::NoGuest { cid: 42 }));
-        assert!(matches!(cause(Errno::TIMEDOUT), Cause::Broken { step: Step::Connecting, .. }));
+        assert!(matches!(cause(Errno::TIMEDOUT), Cause::Unanswered { cid: 42 }));
         assert!(matches!(cause(Errno::ACCESS), Cause::Connect(_)));
     }
 

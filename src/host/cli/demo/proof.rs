@@ -129,3 +129,73 @@ fn nanos(span: Option<u128>) -> String {
     let span = span.and_then(|span| u64::try_from(span).ok());
     span.map_or_else(|| "less than nothing".to_owned(), |span| format!("{} ns", grouped(span)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::{Event, Meter, Rate};
+    use crate::wire::message::{Message, Reply};
+    use crate::wire::{Decoder, decode};
+
+    /// A real report of a VM, from the protocol's golden bytes.
+    fn golden() -> Report {
+        let text = include_str!("../../../../tests/golden/v1/report-plain-vm.hex");
+        let digits = text.lines().filter_map(|line| line.split('#').next());
+        let bytes: Vec<u8> = digits
+            .flat_map(str::split_ascii_whitespace)
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect();
+        let mut decoder = Decoder::new();
+        decoder.push(&bytes);
+        match decode(&decoder.next().unwrap().unwrap()).unwrap() {
+            Message::Reply(Reply::Report(report)) => *report,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Two reports 2 s apart, counted by a real meter.
+    fn reports() -> (Report, Report) {
+        let (mut before, mut after) = (golden(), golden());
+        let rate = Rate { memory: before.memory.total().unwrap(), cpu: before.cpu.effective };
+        let mut meter = Meter::new(Nanos::from_secs(2));
+        for (report, event, seconds) in [(&mut before, Event::Start, 9), (&mut after, Event::Tick, 11)] {
+            report.clock.monotonic = Nanos::from_secs(seconds);
+            meter.observe(report.clock.monotonic, rate, event);
+            report.usage = *meter.usage();
+        }
+        after.identity.instance += 1;
+        (before, after)
+    }
+
+    fn held(before: &Report, after: &Report, least_ms: u64, most_ms: u64) -> Vec<bool> {
+        let (least, most) = (Duration::from_millis(least_ms), Duration::from_millis(most_ms));
+        checks(&Measured { before, after, least, most }).iter().map(|check| check.holds).collect()
+    }
+
+    #[test]
+    fn a_meter_that_counts_all_holds() {
+        let (before, after) = reports();
+        assert_eq!(held(&before, &after, 1990, 2010), [true; 6]);
+    }
+
+    #[test]
+    fn each_loss_breaks_its_claim() {
+        let (before, after) = reports();
+        type Sabotage = fn(&mut Report);
+        let sabotage: [(Sabotage, [bool; 6]); 6] = [
+            (|after| after.identity.instance = 1, [false, true, true, true, true, true]),
+            (|after| after.usage.active.carry += 1, [true, false, true, true, true, true]),
+            (|after| after.usage.active.whole = 0, [true, false, false, true, true, true]),
+            (|after| after.usage.gaps += 1, [true, true, true, false, true, true]),
+            (|after| after.usage.memory.whole -= 1, [true, true, true, true, false, true]),
+            (|after| after.usage.cpu.carry += 1, [true, true, true, true, true, false]),
+        ];
+        for (index, (spoil, expected)) in sabotage.into_iter().enumerate() {
+            let mut spoilt = after.clone();
+            spoil(&mut spoilt);
+            assert_eq!(held(&before, &spoilt, 1990, 2010), expected, "sabotage {index}");
+        }
+        assert_eq!(held(&before, &after, 2001, 2010), [true, true, false, true, true, true]);
+        assert_eq!(held(&before, &after, 1000, 1999), [true, true, false, true, true, true]);
+    }
+}
