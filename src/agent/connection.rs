@@ -3,7 +3,7 @@
 use super::descriptor;
 use super::listener::Peer;
 use crate::units::Nanos;
-use crate::wire::message::{Message, Refusal, RefusalCode, Request};
+use crate::wire::message::{Refusal, Request};
 use crate::wire::{self, Decoder, FrameError};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -96,12 +96,8 @@ impl Connection {
     fn decoded(&mut self) -> Result<Option<Received>, Gone> {
         let frame = self.decoder.next()?;
         self.unread = frame.is_some();
-        Ok(frame.map(|frame| match wire::decode(&frame) {
-            Ok(Message::Request(request)) => Received::Request(request),
-            Ok(Message::Reply(_)) => Received::Unserved(Refusal {
-                code: RefusalCode::Malformed,
-                text: "this message goes from agent to host only".to_owned(),
-            }),
+        Ok(frame.map(|frame| match wire::decode_request(&frame) {
+            Ok(request) => Received::Request(request),
             Err(error) => Received::Unserved(error.refusal()),
         }))
     }

@@ -9,11 +9,10 @@ use super::timer::Timer;
 use super::uevent::Uevents;
 use super::witness::{Look, Sight, Witness};
 use crate::capacity::Remark;
-use crate::session::{Action, ConnectionId, Depth, Event, Note, Session};
+use crate::session::{Action, ConnectionId, Depth, Event, Note, Session, Table};
 use crate::units::{Bytes, Nanos};
 use crate::wire;
 use crate::wire::message::{Clock, Message};
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
@@ -21,6 +20,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Connections taken in one wake-up and listener.
 const ACCEPTS_PER_WAKE_MAX: usize = 8;
+/// After a connection could not be taken: the socket stays ready, and would be tried without end.
+const ACCEPT_PAUSE: Nanos = Nanos::SECOND;
 /// Sockets held open at once, those included that only take their last frame.
 const SOCKETS_MAX: usize = 16;
 /// Frames of one connection served in one wake-up; its others come in the next.
@@ -54,8 +55,10 @@ pub(super) struct Daemon {
     supervisor: Supervisor,
     sockets: Sockets,
     allowed_peers: Vec<u32>,
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: Table<Connection>,
     next_connection: u64,
+    /// No connection is taken before.
+    accept_from: Nanos,
     /// SIGTERM or SIGINT came.
     stopping: bool,
     status_changed: bool,
@@ -96,8 +99,9 @@ impl Daemon {
             supervisor,
             sockets,
             allowed_peers,
-            connections: BTreeMap::new(),
+            connections: Table::default(),
             next_connection: 0,
+            accept_from: Nanos::ZERO,
             stopping: false,
             status_changed: false,
             remarks: Vec::new(),
@@ -109,13 +113,15 @@ impl Daemon {
     /// # Errors
     /// The timer cannot be set: without it nothing would be counted.
     pub(super) async fn run(&mut self) -> io::Result<()> {
-        self.turn(clock::now(), false);
+        let mut now = clock::now();
+        self.turn(now, false);
         self.supervisor.ready(&self.status());
         log::info!("ready: {}", self.status());
         while !(self.stopping && self.connections.is_empty()) {
-            self.sockets.timer.arm(self.deadline())?;
-            let stop = self.wait().await;
-            self.turn(clock::now(), stop);
+            self.sockets.timer.arm(self.deadline(now.monotonic))?;
+            let stop = self.wait(self.accept_from <= now.monotonic).await;
+            now = clock::now();
+            self.turn(now, stop);
         }
         Ok(())
     }
@@ -123,17 +129,16 @@ impl Daemon {
     /// One wake-up. What the kernel signals is taken before time is counted.
     fn turn(&mut self, now: Clock, stop: bool) {
         let mut wake = Wake { now, look: None };
-        if self.sockets.uevents.as_ref().is_some_and(Uevents::take) {
-            wake.want(Look::Hotplug);
-        }
+        self.take_uevents(&mut wake);
         if stop && !self.stopping {
             self.stopping = true;
             self.sockets.listeners.clear();
             self.supervisor.stopping();
             self.step(&mut wake, Event::Shutdown);
         }
-        self.accept(&mut wake);
+        // Who hung up makes room for who connects.
         self.receive(&mut wake);
+        self.accept(&mut wake);
         self.step(&mut wake, Event::Timer);
         self.observe(&mut wake);
         self.flush(&mut wake);
@@ -141,34 +146,52 @@ impl Daemon {
     }
 
     /// When the loop has to go on without an event.
-    fn deadline(&self) -> Nanos {
-        if self.connections.iter().any(|(id, connection)| connection.unread && self.session.accepts(*id)) {
+    fn deadline(&self, now: Nanos) -> Nanos {
+        if self.connections.iter().any(|(id, connection)| connection.unread && self.session.accepts(id)) {
             return Nanos::ZERO;
         }
         let closing = self.connections.values().filter_map(Connection::deadline);
-        closing.chain(self.supervisor.deadline()).fold(self.session.deadline(), std::cmp::min)
+        let paused = Some(self.accept_from).filter(|until| *until > now);
+        closing.chain(paused).chain(self.supervisor.deadline()).fold(self.session.deadline(), std::cmp::min)
     }
 
     /// Sleeps; says whether a signal to stop came.
-    async fn wait(&mut self) -> bool {
+    async fn wait(&mut self, accepts: bool) -> bool {
         poll_fn(|cx| {
             let mut ready = self.sockets.timer.poll_rung(cx).is_ready();
             let stop = self.sockets.terminate.poll_recv(cx).is_ready()
                 | self.sockets.interrupt.poll_recv(cx).is_ready();
             ready |= stop;
             ready |= self.sockets.uevents.as_ref().is_some_and(|uevents| uevents.poll_ready(cx).is_ready());
-            for listener in &self.sockets.listeners {
+            let accepting = if accepts { self.sockets.listeners.as_slice() } else { &[] };
+            for listener in accepting {
                 ready |= listener.poll_ready(cx).is_ready();
             }
-            for (id, connection) in &self.connections {
-                ready |= connection.poll_ready(cx, self.session.accepts(*id)).is_ready();
+            for (id, connection) in self.connections.iter() {
+                ready |= connection.poll_ready(cx, self.session.accepts(id)).is_ready();
             }
             if ready { Poll::Ready(stop) } else { Poll::Pending }
         })
         .await
     }
 
+    fn take_uevents(&mut self, wake: &mut Wake) {
+        match self.sockets.uevents.as_ref().map(Uevents::take) {
+            Some(Ok(true)) => wake.want(Look::Hotplug),
+            Some(Err(error)) => {
+                log::error!(
+                    "hotplug events are lost ({error}): a change is seen at the next tick or request"
+                );
+                self.sockets.uevents = None;
+            }
+            Some(Ok(false)) | None => {}
+        }
+    }
+
     fn accept(&mut self, wake: &mut Wake) {
+        if wake.now.monotonic < self.accept_from {
+            return;
+        }
         let mut arrived = Vec::new();
         for listener in &self.sockets.listeners {
             for _ in 0..ACCEPTS_PER_WAKE_MAX {
@@ -176,7 +199,8 @@ impl Daemon {
                     Ok(Some(connection)) => arrived.push(connection),
                     Ok(None) => break,
                     Err(error) => {
-                        log::warn!("{}: a connection was lost: {error}", listener.name());
+                        log::warn!("{}: a connection cannot be taken: {error}", listener.name());
+                        self.accept_from = wake.now.monotonic.saturating_add(ACCEPT_PAUSE);
                         break;
                     }
                 }
@@ -204,8 +228,7 @@ impl Daemon {
     }
 
     fn receive(&mut self, wake: &mut Wake) {
-        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
-        for id in ids {
+        for id in self.connections.ids() {
             if let Err(gone) = self.receive_from(id, wake) {
                 self.drop_connection(id, &gone, wake);
             }
@@ -218,7 +241,7 @@ impl Daemon {
             if !self.session.accepts(id) {
                 return Ok(());
             }
-            let Some(connection) = self.connections.get_mut(&id).filter(|it| !it.is_closing()) else {
+            let Some(connection) = self.connections.get_mut(id).filter(|it| !it.is_closing()) else {
                 return Ok(());
             };
             let event = match connection.next_frame()? {
@@ -247,13 +270,13 @@ impl Daemon {
                 }
             }
             Action::Send { to, reply } => {
-                let Some(connection) = self.connections.get_mut(&to) else { return };
+                let Some(connection) = self.connections.get_mut(to) else { return };
                 if let Err(error) = wire::encode(&Message::Reply(reply), connection.outgoing()) {
                     log::error!("a reply to {} cannot be encoded: {error}", connection.peer);
                 }
             }
             Action::Close { connection, cause } => {
-                if let Some(connection) = self.connections.get_mut(&connection) {
+                if let Some(connection) = self.connections.get_mut(connection) {
                     log::info!("connection of {} closed: {cause}", connection.peer);
                     connection.close(wake.now.monotonic);
                 }
@@ -290,13 +313,12 @@ impl Daemon {
     }
 
     fn flush(&mut self, wake: &mut Wake) {
-        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
-        for id in ids {
-            let Some(connection) = self.connections.get_mut(&id) else { continue };
+        for id in self.connections.ids() {
+            let Some(connection) = self.connections.get_mut(id) else { continue };
             match connection.flush() {
                 Err(gone) => self.drop_connection(id, &gone, wake),
                 Ok(()) if connection.is_done(wake.now.monotonic) => {
-                    self.connections.remove(&id);
+                    self.connections.remove(id);
                 }
                 Ok(()) => {}
             }
@@ -304,7 +326,7 @@ impl Daemon {
     }
 
     fn drop_connection(&mut self, id: ConnectionId, gone: &Gone, wake: &mut Wake) {
-        if let Some(connection) = self.connections.remove(&id) {
+        if let Some(connection) = self.connections.remove(id) {
             if !matches!(gone, Gone::ByPeer) {
                 log::warn!("connection of {}: {gone}", connection.peer);
             }

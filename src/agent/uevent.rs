@@ -36,7 +36,10 @@ impl Uevents {
     }
 
     /// Takes what waits; says whether memory or CPUs were among it. A burst is one answer.
-    pub(super) fn take(&self) -> bool {
+    ///
+    /// # Errors
+    /// The socket is of no use any more.
+    pub(super) fn take(&self) -> std::io::Result<bool> {
         let mut hotplug = false;
         for _ in 0..EVENTS_PER_WAKE_MAX {
             let mut event = [0; EVENT_BYTES_MAX];
@@ -52,10 +55,12 @@ impl Uevents {
                 }
                 // Events were lost: one of them may have been ours.
                 Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => hotplug = true,
-                Err(_) => break,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
-        hotplug
+        Ok(hotplug)
     }
 }
 
@@ -100,7 +105,7 @@ mod tests {
     fn the_kernels_socket_opens_and_a_quiet_one_says_nothing() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(async {
-            assert!(!Uevents::open().unwrap().take());
+            assert!(!Uevents::open().unwrap().take().unwrap());
         });
     }
 }

@@ -349,7 +349,7 @@ fn memory(
     if facts.mem_total.is_ok() {
         sources.push(Source::Meminfo);
     }
-    sources.sort_unstable();
+    let mut sources = crate::kernel::file::sorted(sources);
     sources.dedup();
     Memory {
         boot: boot.map(|boot| boot.bytes),

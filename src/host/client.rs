@@ -1,11 +1,12 @@
 //! What a host asks of one agent: a report, a stream of them, a report once memory has settled.
 
+use super::asked::Asked;
 use super::connection::{Connection, name};
 use super::error::{Cause, ClientError, Step};
 use super::target::Target;
-use crate::units::{Bytes, Nanos};
+use crate::units::Bytes;
 use crate::wire::message::{Agent, RefusalCode, Reply, Report, Request, WaitSettled, Watch};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// The longest that one question may take where nothing else is said.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
@@ -44,8 +45,8 @@ pub struct SettleOutcome {
 pub struct Watcher {
     client: Client,
     connection: Connection,
-    /// When the watch was asked for; its first report is the answer.
-    asked: Option<Asked>,
+    /// The answer to the request, until it is taken.
+    first: Option<Reading>,
     patience: Duration,
 }
 
@@ -67,10 +68,7 @@ impl Client {
     /// # Errors
     /// See [`Cause`]: nobody there, another protocol, no common version, no answer in time.
     pub async fn read(&self) -> Result<Reading, ClientError> {
-        let asked = Asked::now();
-        let mut connection = Connection::open(&self.target, &Request::Read, self.timeout).await?;
-        let report = self.report(&mut connection, asked.left(self.timeout)).await?;
-        Ok(self.reading(&connection, report, Some(&asked)))
+        self.ask(&Request::Read).await.map(|(_, reading)| reading)
     }
 
     /// Reports at each change of the capacity and at least once in `interval`, until the connection ends.
@@ -78,11 +76,10 @@ impl Client {
     /// # Errors
     /// As for [`Client::read`].
     pub async fn watch(&self, interval: Duration) -> Result<Watcher, ClientError> {
-        let asked = Asked::now();
         let request = Request::Watch(Watch { interval: interval.into() });
-        let connection = Connection::open(&self.target, &request, self.timeout).await?;
+        let (connection, first) = self.ask(&request).await?;
         let patience = interval.saturating_add(self.timeout);
-        Ok(Watcher { client: self.clone(), connection, asked: Some(asked), patience })
+        Ok(Watcher { client: self.clone(), connection, first: Some(first), patience })
     }
 
     /// Waits until `plugged` is what is `expected`, or where that is not stated, what the VMM requested, or where
@@ -111,12 +108,23 @@ impl Client {
                 let asked = Asked::now();
                 connection.send(Request::Read, self.timeout).await?;
                 let report = self.report(&mut connection, self.timeout).await?;
-                let reading = self.reading(&connection, report, Some(&asked));
+                let reading = self.reading(&connection, report, Some(asked));
                 Ok(SettleOutcome { settled: false, reading })
             }
             Reply::Error(refusal) => Err(self.fail(Cause::Refused(refusal))),
             other => Err(self.fail(Cause::Unexpected { message: name(&other), step: Step::Settled })),
         }
+    }
+
+    /// Connects, asks, and takes the first report, in all within the timeout.
+    async fn ask(&self, request: &Request) -> Result<(Connection, Reading), ClientError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut connection = Connection::open(&self.target, request, self.timeout).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let report = self.report(&mut connection, left).await?;
+        let asked = connection.asked;
+        let reading = self.reading(&connection, report, Some(asked));
+        Ok((connection, reading))
     }
 
     async fn report(&self, connection: &mut Connection, limit: Duration) -> Result<Report, ClientError> {
@@ -127,7 +135,7 @@ impl Client {
         }
     }
 
-    fn reading(&self, connection: &Connection, report: Report, asked: Option<&Asked>) -> Reading {
+    fn reading(&self, connection: &Connection, report: Report, asked: Option<Asked>) -> Reading {
         let skew_ns = asked.and_then(|asked| asked.skew_ns(report.clock.realtime_unix));
         Reading { target: self.target.clone(), agent: connection.welcome.agent.clone(), report, skew_ns }
     }
@@ -143,32 +151,10 @@ impl Watcher {
     /// # Errors
     /// The connection ended or the agent fell silent: watch again to go on.
     pub async fn next(&mut self) -> Result<Reading, ClientError> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
         let report = self.client.report(&mut self.connection, self.patience).await?;
-        let asked = self.asked.take();
-        Ok(self.client.reading(&self.connection, report, asked.as_ref()))
-    }
-}
-
-/// The host's clocks when it asked.
-struct Asked {
-    instant: Instant,
-    realtime: SystemTime,
-}
-
-impl Asked {
-    fn now() -> Self {
-        Self { instant: Instant::now(), realtime: SystemTime::now() }
-    }
-
-    /// What is left of `limit`.
-    fn left(&self, limit: Duration) -> Duration {
-        limit.saturating_sub(self.instant.elapsed())
-    }
-
-    /// `None` for a host clock before 1970, or clocks further apart than 292 years.
-    fn skew_ns(&self, guest: Nanos) -> Option<i64> {
-        let midpoint = self.realtime.checked_add(self.instant.elapsed() / 2)?;
-        let host = i128::try_from(midpoint.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()?;
-        i64::try_from(i128::from(guest.0) - host).ok()
+        Ok(self.client.reading(&self.connection, report, None))
     }
 }

@@ -1,5 +1,6 @@
 //! One open connection: `Hello` and the first request out in one write, `Welcome` checked, replies in.
 
+use super::asked::Asked;
 use super::error::{Cause, ClientError, Step};
 use super::target::Target;
 use super::transport::{self, Stream};
@@ -18,6 +19,8 @@ const READ_BYTES: usize = 32 * 1024;
 pub(super) struct Connection {
     peer: Peer,
     pub(super) welcome: Welcome,
+    /// When the first question left: connecting is no part of it.
+    pub(super) asked: Asked,
 }
 
 /// The other end, with the bytes of it that are not a whole frame yet.
@@ -41,6 +44,7 @@ impl Connection {
         let connecting = timeout_at(deadline, transport::connect(target)).await;
         let mut stream = connecting.map_err(|_| timed_out(step))?.map_err(fail)?;
 
+        let asked = Asked::now();
         let sending = timeout_at(deadline, stream.write_all(&opening)).await;
         let sent = sending.map_err(|_| timed_out(Step::Sending))?;
         // A peer that refuses at once closes before it has read everything: what it said is still there.
@@ -56,7 +60,7 @@ impl Connection {
             other => other?,
         };
         let welcome = welcomed(reply, nonce).map_err(fail)?;
-        Ok(Self { peer, welcome })
+        Ok(Self { peer, welcome, asked })
     }
 
     /// Asks another question.

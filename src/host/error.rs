@@ -39,6 +39,12 @@ pub enum Cause {
         /// The context id.
         cid: u32,
     },
+    /// The kernel gave up: a guest that is there answers at once.
+    #[error("no VM with CID {cid} took the connection: it is not there, or does not run")]
+    Unanswered {
+        /// The context id.
+        cid: u32,
+    },
     /// The system refused the connection.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
@@ -139,6 +145,7 @@ impl Cause {
             | Self::NobodyAtSocket
             | Self::NobodyAtPort { .. }
             | Self::NoGuest { .. }
+            | Self::Unanswered { .. }
             | Self::TimedOut { .. }
             | Self::Closed(_)
             | Self::Broken { .. }

@@ -4,6 +4,7 @@
 //! `_millicpu_ns`; every other one is a number.
 
 use super::client::Reading;
+use super::text::acts_on_terminal;
 use crate::capacity::{Cpu, Memory};
 use crate::meter::{Amounts, Event, Rule, Slice, Usage};
 use crate::units::{Bytes, MilliCpu, Nanos};
@@ -18,7 +19,7 @@ pub const SCHEMA: &str = "guestmeter.report/1";
 /// # Errors
 /// None that is known: the document has string keys only, and no floats.
 pub fn report(reading: &Reading) -> serde_json::Result<String> {
-    serde_json::to_string(&report_document(reading))
+    serde_json::to_string(&report_document(reading)).map(|text| unsteering(&text))
 }
 
 /// The `usage` object alone, as `replay` prints it.
@@ -45,6 +46,22 @@ pub fn slice(event: Event, slice: &Slice) -> serde_json::Result<String> {
         suspended_ns: slice.suspended,
         dropped: amounts_document(slice.dropped),
     })
+}
+
+/// Escapes what a terminal may act on and JSON need not escape: the text of some fields is the guest's.
+fn unsteering(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if acts_on_terminal(character) {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 #[derive(Serialize)]

@@ -40,6 +40,7 @@
 //! # fn main() {}
 //! ```
 
+mod asked;
 pub mod cli;
 mod client;
 mod connection;

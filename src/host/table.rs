@@ -170,7 +170,7 @@ fn memory_rows(table: &mut Table, seen: &Memory) {
     };
     row(table, "  state", state, requested);
     let precision = match (seen.precision, seen.lower, seen.upper) {
-        (Precision::Exact, ..) => "plugged is the device's number, to the byte".to_owned(),
+        (Precision::Exact, ..) => "plugged is exact, to the byte".to_owned(),
         (Precision::Bounded, Some(lower), Some(upper)) => {
             format!("plugged is between {} and {}", memory(lower), memory(upper))
         }

@@ -9,7 +9,7 @@ pub(super) struct Safe<'a>(pub(super) &'a str);
 impl fmt::Display for Safe<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for character in self.0.chars() {
-            if character.is_control() || is_invisible(character) {
+            if acts_on_terminal(character) {
                 write!(f, "{}", character.escape_unicode())?;
             } else {
                 write!(f, "{character}")?;
@@ -19,9 +19,13 @@ impl fmt::Display for Safe<'_> {
     }
 }
 
-/// Marks that turn the direction of text, or show nothing: a name could pretend to be another.
-fn is_invisible(character: char) -> bool {
-    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+/// Controls, and marks that turn the direction of text or show nothing: a name could pretend to be another.
+pub(super) fn acts_on_terminal(character: char) -> bool {
+    let invisible = matches!(
+        character,
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+    );
+    invisible || character.is_control()
 }
 
 /// `512 MiB`, `511.5 MiB`, `64 GiB`, `4 KiB`.

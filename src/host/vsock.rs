@@ -1,7 +1,7 @@
 //! AF_VSOCK for tokio: a connection that is waited for without blocking, then a stream.
 #![allow(unsafe_code, reason = "tokio has no safe way to watch a descriptor it has no type for")]
 
-use super::error::{Cause, Step};
+use super::error::Cause;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, Read, Write};
 use std::pin::Pin;
@@ -42,7 +42,7 @@ fn refused(error: io::Error, cid: u32, port: u32) -> Cause {
         Some(Errno::NODEV | Errno::ADDRNOTAVAIL | Errno::HOSTUNREACH | Errno::NETUNREACH) => {
             Cause::NoGuest { cid }
         }
-        Some(Errno::TIMEDOUT) => Cause::Broken { step: Step::Connecting, error },
+        Some(Errno::TIMEDOUT) => Cause::Unanswered { cid },
         _ => Cause::Connect(error),
     }
 }
@@ -82,5 +82,43 @@ impl AsyncWrite for Vsock {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.0.get_ref().shutdown(std::net::Shutdown::Write))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    /// The errors of `connect(2)` on AF_VSOCK, from the kernel's `net/vmw_vsock/`.
+    #[test]
+    fn a_guest_without_a_listener_is_not_a_guest_that_is_not_there() {
+        let cause = |errno: Errno| refused(errno.into(), 42, 1020);
+        assert!(matches!(cause(Errno::CONNRESET), Cause::NobodyAtPort { port: 1020 }));
+        assert!(matches!(cause(Errno::NODEV), Cause::NoGuest { cid: 42 }));
+        assert!(matches!(cause(Errno::TIMEDOUT), Cause::Unanswered { cid: 42 }));
+        assert!(matches!(cause(Errno::ACCESS), Cause::Connect(_)));
+    }
+
+    /// A Unix pair in its place: what tokio does with the descriptor is the same.
+    #[tokio::test]
+    async fn bytes_go_both_ways_and_end() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+        let (mut ours, mut theirs) = (Vsock(watch(ours).unwrap()), Vsock(watch(theirs).unwrap()));
+        let sent: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+        let (written, read) = tokio::join!(
+            async {
+                ours.write_all(&sent).await.unwrap();
+                ours.shutdown().await
+            },
+            async {
+                let mut received = Vec::new();
+                theirs.read_to_end(&mut received).await.unwrap();
+                received
+            }
+        );
+        written.unwrap();
+        assert!(read == sent, "{} bytes of {}", read.len(), sent.len());
     }
 }

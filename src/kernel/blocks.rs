@@ -1,6 +1,6 @@
 //! `/sys/devices/system/memory`: the blocks Linux hotplugs memory in, and which of them are online.
 
-use super::file::{KernelError, list, read_once};
+use super::file::{KernelError, list, read_once, sorted};
 use super::iomem::Span;
 use crate::units::Bytes;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub struct Blocks {
 }
 
 /// One memory block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Block {
     /// Its addresses.
     pub span: Span,
@@ -51,7 +51,6 @@ impl Blocks {
             let span = Span { start, end: start.saturating_add(size) };
             blocks.push(Block { span, online: state == "online" });
         }
-        blocks.sort_by_key(|block| block.span);
-        Ok(Self { block_size: Bytes(size), blocks })
+        Ok(Self { block_size: Bytes(size), blocks: sorted(blocks) })
     }
 }

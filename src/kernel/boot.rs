@@ -1,7 +1,7 @@
 //! Nominal boot RAM: what the firmware told the kernel, virtio-mem excluded.
 
 use super::blocks::Blocks;
-use super::file::{KernelError, KernelFile, TEXT_MAX, list, read_once};
+use super::file::{KernelError, KernelFile, TEXT_MAX, list, read_once, sorted};
 use super::iomem::Span;
 use crate::capacity::Source;
 use crate::units::Bytes;
@@ -62,7 +62,7 @@ fn from_memmap(sys: &Path, regions: &[Span]) -> Result<BootMemory, KernelError> 
             spans.push(span);
         }
     }
-    spans.sort();
+    let spans = sorted(spans);
     if spans.windows(2).any(|pair| matches!(pair, [a, b] if a.overlaps(b))) {
         return Err(KernelError::Parse { path: directory, what: "entries overlap".to_owned() });
     }

@@ -2,6 +2,7 @@
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use std::collections::BinaryHeap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -184,11 +185,15 @@ pub fn list(path: &Path) -> Result<Vec<String>, KernelError> {
         cause: Errno::from_io_error(cause).unwrap_or(Errno::IO),
     };
     let entries = std::fs::read_dir(path).map_err(|cause| error(&cause))?;
-    let mut names: Vec<String> = entries
+    let names: Vec<String> = entries
         .take(65_536)
         .filter_map(Result::ok)
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
-    names.sort();
-    Ok(names)
+    Ok(sorted(names))
+}
+
+/// In rising order, by a heap: the standard sorts are quicker, and 4 KiB of code for each type.
+pub(crate) fn sorted<T: Ord>(items: Vec<T>) -> Vec<T> {
+    BinaryHeap::from(items).into_sorted_vec()
 }

@@ -8,7 +8,7 @@ mod boot;
 mod cgroup;
 mod cpulist;
 mod device_config;
-mod file;
+pub(crate) mod file;
 mod iomem;
 mod kpageflags;
 mod sources;

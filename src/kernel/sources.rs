@@ -5,7 +5,7 @@ use super::boot;
 use super::cgroup::Cgroup;
 use super::cpulist::CpuList;
 use super::device_config::{DeviceConfig, Window};
-use super::file::{KernelError, KernelFile, read_once};
+use super::file::{KernelError, KernelFile, read_once, sorted};
 use super::iomem::{self, IoMemory, Span};
 use super::{CpuFacts, CpuStat, Layout, MemoryFacts, Zones, kpageflags, virtio, zoneinfo};
 use crate::capacity::Scan;
@@ -330,7 +330,7 @@ fn kib_field(text: &[u8], name: &str) -> Option<Bytes> {
 /// System RAM that lies in online blocks: pages of offline blocks carry flags that mean nothing.
 fn online_parts(iomem: &IoMemory, blocks: &Blocks) -> Vec<Span> {
     let online = blocks.blocks.iter().filter(|block| block.online).map(|block| block.span);
-    let mut parts: Vec<Span> = online
+    let parts: Vec<Span> = online
         .flat_map(|block| {
             iomem
                 .system_ram
@@ -339,6 +339,5 @@ fn online_parts(iomem: &IoMemory, blocks: &Blocks) -> Vec<Span> {
                 .map(move |ram| Span { start: ram.start.max(block.start), end: ram.end.min(block.end) })
         })
         .collect();
-    parts.sort();
-    parts
+    sorted(parts)
 }

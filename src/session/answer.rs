@@ -27,7 +27,7 @@ impl Session {
     }
 
     pub(super) fn requested(&mut self, now: Clock, from: ConnectionId, request: Request) -> Vec<Action> {
-        let Some(connection) = self.connections.get(&from) else { return Vec::new() };
+        let Some(connection) = self.connections.get(from) else { return Vec::new() };
         let owed = match request {
             Request::Hello(hello) => self.welcome(hello),
             _ if connection.version.is_none() => Owed::Refusal(Refusal {
@@ -55,8 +55,7 @@ impl Session {
 
     /// Answers what waits for a full look, now that there was one.
     pub(super) fn answer_all(&mut self, now: Clock, actions: &mut Vec<Action>) {
-        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
-        for id in ids {
+        for id in self.connections.ids() {
             self.answer(now, id, true, actions);
             self.watch_report(now, id, actions);
             if self.stopping {
@@ -67,9 +66,9 @@ impl Session {
 
     fn owe(&mut self, now: Clock, id: ConnectionId, owed: Owed) -> Vec<Action> {
         let limit = self.limits.owed;
-        let Some(connection) = self.connections.get_mut(&id) else { return Vec::new() };
+        let Some(connection) = self.connections.get_mut(id) else { return Vec::new() };
         if connection.owed.len() >= limit {
-            self.connections.remove(&id);
+            self.connections.remove(id);
             return vec![Action::Close { connection: id, cause: CloseCause::Unanswered }];
         }
         connection.active_at = now.monotonic;
@@ -79,7 +78,7 @@ impl Session {
         connection.owed.push_back(owed);
         let mut actions = Vec::new();
         self.answer(now, id, false, &mut actions);
-        if self.connections.get(&id).is_some_and(|connection| !connection.owed.is_empty()) {
+        if self.connections.get(id).is_some_and(|connection| !connection.owed.is_empty()) {
             actions.push(Action::Look(Depth::Full));
         }
         actions
@@ -87,14 +86,13 @@ impl Session {
 
     /// Sends what can be sent, in order; without a full look only what needs none.
     fn answer(&mut self, now: Clock, id: ConnectionId, looked: bool, actions: &mut Vec<Action>) {
-        while let Some(owed) =
-            self.connections.get_mut(&id).and_then(|connection| connection.owed.pop_front())
+        while let Some(owed) = self.connections.get_mut(id).and_then(|connection| connection.owed.pop_front())
         {
             let reply = match owed {
                 Owed::Welcome(welcome) => Reply::Welcome(welcome),
                 Owed::Refusal(refusal) => Reply::Error(refusal),
                 Owed::Incompatible(refusal) => {
-                    self.connections.remove(&id);
+                    self.connections.remove(id);
                     actions.push(Action::Send { to: id, reply: Reply::Error(refusal) });
                     actions.push(Action::Close { connection: id, cause: CloseCause::Version });
                     return;
@@ -111,7 +109,7 @@ impl Session {
                     Settled::NotYet(wait) => return self.put_back(id, Owed::Settled(wait)),
                 },
             };
-            if let Some(connection) = self.connections.get_mut(&id) {
+            if let Some(connection) = self.connections.get_mut(id) {
                 connection.active_at = now.monotonic;
             }
             actions.push(Action::Send { to: id, reply });
@@ -119,20 +117,20 @@ impl Session {
     }
 
     fn put_back(&mut self, id: ConnectionId, owed: Owed) {
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.owed.push_front(owed);
         }
     }
 
     fn start_watch(&mut self, now: Nanos, id: ConnectionId, interval: Nanos) {
         let watch = Watch { interval, due: now.saturating_add(interval), changes: self.changes };
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.watch = Some(watch);
         }
     }
 
     fn watch_report(&mut self, now: Clock, id: ConnectionId, actions: &mut Vec<Action>) {
-        let Some(watch) = self.connections.get(&id).and_then(|connection| connection.watch) else { return };
+        let Some(watch) = self.connections.get(id).and_then(|connection| connection.watch) else { return };
         if now.monotonic < watch.due {
             return;
         }
@@ -143,8 +141,8 @@ impl Session {
 
     /// The last words on a connection: what is owed, a watcher's last report, the end.
     fn say_goodbye(&mut self, now: Clock, id: ConnectionId, actions: &mut Vec<Action>) {
-        while self.connections.get(&id).is_some_and(Connection::waits) {
-            if let Some(connection) = self.connections.get_mut(&id) {
+        while self.connections.get(id).is_some_and(Connection::waits) {
+            if let Some(connection) = self.connections.get_mut(id) {
                 connection.owed.pop_front();
             }
             let text = "the agent stops before memory settled".to_owned();
@@ -152,10 +150,10 @@ impl Session {
             actions.push(Action::Send { to: id, reply });
             self.answer(now, id, true, actions);
         }
-        if self.connections.get(&id).is_some_and(|connection| connection.watch.is_some()) {
+        if self.connections.get(id).is_some_and(|connection| connection.watch.is_some()) {
             actions.push(Action::Send { to: id, reply: self.report(now, Reason::Shutdown) });
         }
-        if self.connections.remove(&id).is_some() {
+        if self.connections.remove(id).is_some() {
             actions.push(Action::Close { connection: id, cause: CloseCause::Shutdown });
         }
     }

@@ -15,6 +15,7 @@ mod connection;
 mod note;
 mod saved;
 mod settle;
+mod table;
 
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ use crate::meter::{self, Rate, Rule};
 use crate::units::{Bytes, Nanos};
 use crate::wire::message::{Agent, Clock, Id, Refusal, Reply, Request};
 use connection::Connection;
-use std::collections::BTreeMap;
+pub(crate) use table::Table;
 
 /// How much of everything is allowed. All times are on `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +183,7 @@ pub struct Session {
     /// Capacity changes seen: tells a watcher's report that follows one.
     changes: u64,
     stopping: bool,
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: Table<Connection>,
 }
 
 /// The last observation.
@@ -210,7 +211,7 @@ impl Session {
             seen: None,
             changes: 0,
             stopping: false,
-            connections: BTreeMap::new(),
+            connections: Table::default(),
         }
     }
 
@@ -235,7 +236,7 @@ impl Session {
     /// Whether a connection may ask more before it is answered; the edge leaves its bytes unread until then.
     #[must_use]
     pub fn accepts(&self, id: ConnectionId) -> bool {
-        self.connections.get(&id).is_some_and(|connection| connection.owed.len() < self.limits.owed)
+        self.connections.get(id).is_some_and(|connection| connection.owed.len() < self.limits.owed)
     }
 
     /// Takes one event at `now`.
@@ -246,7 +247,7 @@ impl Session {
             Event::Request { from, request } => self.requested(now, from, request),
             Event::Unserved { from, refusal } => self.unserved(now, from, refusal),
             Event::Closed(id) => {
-                self.connections.remove(&id);
+                self.connections.remove(id);
                 Vec::new()
             }
             Event::Timer => self.timer(now.monotonic),
@@ -272,7 +273,7 @@ impl Session {
         let limits = self.limits;
         self.connections.retain(|id, connection| match connection.overdue(now, &limits) {
             Some(cause) => {
-                actions.push(Action::Close { connection: *id, cause });
+                actions.push(Action::Close { connection: id, cause });
                 false
             }
             None => true,

@@ -1,6 +1,6 @@
 //! What the session wants said in the log, as text for a person.
 
-use crate::meter::{Rate, Slice};
+use crate::meter::{Rate, Rule, Slice};
 use crate::units::{Bytes, Nanos};
 use std::fmt;
 
@@ -25,20 +25,17 @@ pub enum Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dropped(slice) => write!(
-                f,
-                "{} of {} since the last observation counted, {} dropped (rule {:?})",
-                slice.counted,
-                slice.to.saturating_sub(slice.from.unwrap_or(Nanos::ZERO)),
-                slice.dropped.active,
-                slice.rule
-            ),
-            Self::Backwards(slice) => write!(
-                f,
-                "the monotonic clock went back from {} to {}: nothing counted",
-                slice.from.unwrap_or(Nanos::ZERO),
-                slice.to
-            ),
+            Self::Dropped(slice) => {
+                let span = slice.to.saturating_sub(slice.from.unwrap_or(Nanos::ZERO));
+                let since = if slice.rule == Rule::First { "boot" } else { "the last observation" };
+                let (counted, span) = (Seconds(slice.counted), Seconds(span));
+                let dropped = Seconds(slice.dropped.active);
+                write!(f, "{span} passed since {since}: {counted} counted, {dropped} dropped")
+            }
+            Self::Backwards(slice) => {
+                let (from, to) = (Seconds(slice.from.unwrap_or(Nanos::ZERO)), Seconds(slice.to));
+                write!(f, "the monotonic clock went back from {from} to {to}: nothing is counted")
+            }
             Self::MemoryUnknown(counted) => {
                 write!(f, "boot or plugged memory is unknown here: {counted} is counted instead")
             }
@@ -46,5 +43,15 @@ impl fmt::Display for Note {
                 write!(f, "capacity changed: {}, {} -> {}, {}", from.memory, from.cpu, to.memory, to.cpu)
             }
         }
+    }
+}
+
+/// A span as a person reads it, cut to milliseconds.
+pub(super) struct Seconds(pub(super) Nanos);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.0 / 1_000_000;
+        write!(f, "{}.{:03} s", millis / 1000, millis % 1000)
     }
 }

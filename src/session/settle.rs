@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::connection::Wait;
+use super::note::Seconds;
 use crate::capacity::Precision;
 use crate::units::{Bytes, Nanos};
 use crate::wire::message::{Refusal, RefusalCode, WaitSettled};
@@ -47,10 +48,10 @@ impl Session {
                     format!("{} to {}", mib(memory.lower.unwrap_or(Bytes::ZERO)), mib(plugged))
                 }
             };
-            let wanted = target.map_or_else(|| format!("{} without a change", wait.quiet), mib);
+            let wanted = target.map_or_else(|| format!("{} without a change", Seconds(wait.quiet)), mib);
             let text = format!(
                 "memory did not settle within {}: plugged {plugged}, expected {wanted}",
-                wait.until.saturating_sub(wait.asked_at)
+                Seconds(wait.until.saturating_sub(wait.asked_at))
             );
             return Settled::TooLate(Refusal { code: RefusalCode::Timeout, text });
         }

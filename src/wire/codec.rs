@@ -145,31 +145,57 @@ fn pack<T: Serialize>(kind: u8, body: &T) -> Result<(u8, Vec<u8>), postcard::Err
 /// # Errors
 /// A format, flag or kind that is not known, a payload that is no such message, a field over its limit.
 pub fn decode(frame: &Frame) -> Result<Message, DecodeError> {
+    match decode_request(frame) {
+        Ok(request) => Ok(Message::Request(request)),
+        Err(DecodeError::Kind(_)) => decode_reply(frame).map(Message::Reply),
+        Err(error) => Err(error),
+    }
+}
+
+/// The request in `frame`; a reply is an unknown kind. What only answers requests need not carry the rest.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_request(frame: &Frame) -> Result<Request, DecodeError> {
+    check_header(frame)?;
+    let request = match frame.kind {
+        kind::HELLO => Request::Hello(unpack(frame)?),
+        kind::READ => Request::Read,
+        kind::RESUME => Request::Resume(unpack(frame)?),
+        kind::CHECKPOINT => Request::Checkpoint(unpack(frame)?),
+        kind::ACK => Request::Ack(unpack(frame)?),
+        kind::WAIT_SETTLED => Request::WaitSettled(unpack(frame)?),
+        kind::WATCH => Request::Watch(unpack(frame)?),
+        kind::SEGMENTS_AFTER => Request::Segments(unpack(frame)?),
+        unknown => return Err(DecodeError::Kind(unknown)),
+    };
+    check_request(&request).map_err(|cause| DecodeError::Limit { kind: frame.kind, cause })?;
+    Ok(request)
+}
+
+fn decode_reply(frame: &Frame) -> Result<Reply, DecodeError> {
+    check_header(frame)?;
+    let reply = match frame.kind {
+        kind::WELCOME => Reply::Welcome(unpack(frame)?),
+        kind::REPORT => Reply::Report(unpack(frame)?),
+        kind::SEGMENTS => Reply::Segments(unpack(frame)?),
+        kind::ACKED => Reply::Acked(unpack(frame)?),
+        kind::ERROR => Reply::Error(unpack(frame)?),
+        kind::NOTIFY => Reply::Notify(unpack(frame)?),
+        unknown => return Err(DecodeError::Kind(unknown)),
+    };
+    check_reply(&reply).map_err(|cause| DecodeError::Limit { kind: frame.kind, cause })?;
+    Ok(reply)
+}
+
+fn check_header(frame: &Frame) -> Result<(), DecodeError> {
     if frame.format != FORMAT {
         return Err(DecodeError::Format(frame.format));
     }
     if frame.flags != 0 {
         return Err(DecodeError::Flags(frame.flags));
     }
-    let message = match frame.kind {
-        kind::HELLO => Message::Request(Request::Hello(unpack(frame)?)),
-        kind::READ => Message::Request(Request::Read),
-        kind::RESUME => Message::Request(Request::Resume(unpack(frame)?)),
-        kind::CHECKPOINT => Message::Request(Request::Checkpoint(unpack(frame)?)),
-        kind::ACK => Message::Request(Request::Ack(unpack(frame)?)),
-        kind::WAIT_SETTLED => Message::Request(Request::WaitSettled(unpack(frame)?)),
-        kind::WATCH => Message::Request(Request::Watch(unpack(frame)?)),
-        kind::SEGMENTS_AFTER => Message::Request(Request::Segments(unpack(frame)?)),
-        kind::WELCOME => Message::Reply(Reply::Welcome(unpack(frame)?)),
-        kind::REPORT => Message::Reply(Reply::Report(unpack(frame)?)),
-        kind::SEGMENTS => Message::Reply(Reply::Segments(unpack(frame)?)),
-        kind::ACKED => Message::Reply(Reply::Acked(unpack(frame)?)),
-        kind::ERROR => Message::Reply(Reply::Error(unpack(frame)?)),
-        kind::NOTIFY => Message::Reply(Reply::Notify(unpack(frame)?)),
-        unknown => return Err(DecodeError::Kind(unknown)),
-    };
-    check_limits(&message).map_err(|cause| DecodeError::Limit { kind: frame.kind, cause })?;
-    Ok(message)
+    Ok(())
 }
 
 fn unpack<T: DeserializeOwned>(frame: &Frame) -> Result<T, DecodeError> {
@@ -180,16 +206,29 @@ fn unpack<T: DeserializeOwned>(frame: &Frame) -> Result<T, DecodeError> {
 
 fn check_limits(message: &Message) -> Result<(), LimitError> {
     match message {
-        Message::Request(Request::Resume(resume)) => at_most("sandbox", resume.sandbox.len(), SANDBOX_MAX),
-        Message::Request(_) | Message::Reply(Reply::Acked(_)) => Ok(()),
-        Message::Reply(Reply::Welcome(welcome)) => {
+        Message::Request(request) => check_request(request),
+        Message::Reply(reply) => check_reply(reply),
+    }
+}
+
+fn check_request(request: &Request) -> Result<(), LimitError> {
+    match request {
+        Request::Resume(resume) => at_most("sandbox", resume.sandbox.len(), SANDBOX_MAX),
+        _ => Ok(()),
+    }
+}
+
+fn check_reply(reply: &Reply) -> Result<(), LimitError> {
+    match reply {
+        Reply::Acked(_) => Ok(()),
+        Reply::Welcome(welcome) => {
             check_sandbox(welcome.sandbox.as_ref())?;
             check_agent(&welcome.agent)
         }
-        Message::Reply(Reply::Report(report)) => check_report(report),
-        Message::Reply(Reply::Segments(body)) => at_most("segments", body.segments.len(), SEGMENTS_MAX),
-        Message::Reply(Reply::Error(refusal)) => at_most("text", refusal.text.len(), TEXT_MAX),
-        Message::Reply(Reply::Notify(notify)) => {
+        Reply::Report(report) => check_report(report),
+        Reply::Segments(body) => at_most("segments", body.segments.len(), SEGMENTS_MAX),
+        Reply::Error(refusal) => at_most("text", refusal.text.len(), TEXT_MAX),
+        Reply::Notify(notify) => {
             let Notify { agent, report } = notify.as_ref();
             check_agent(agent)?;
             check_report(report)

@@ -52,5 +52,5 @@ pub mod frame;
 pub mod message;
 pub mod version;
 
-pub use codec::{DecodeError, EncodeError, decode, encode};
+pub use codec::{DecodeError, EncodeError, decode, decode_request, encode};
 pub use frame::{Decoder, Frame, FrameError};

@@ -6,9 +6,12 @@ mod messages;
 
 pub(crate) use messages::report as full_report;
 
-use guestmeter::wire::message::{Message, Reply, Request};
+use guestmeter::capacity::{MemoryState, Source};
+use guestmeter::wire::message::{Message, Reason, RefusalCode, Reply, Request, Signal};
 use guestmeter::wire::{DecodeError, Decoder, Frame, decode, encode};
-use std::collections::BTreeSet;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeSet, HashSet};
+use std::mem::discriminant;
 use std::path::PathBuf;
 
 /// What reading a report costs on the wire: a day-old sandbox with every field set, header included.
@@ -35,6 +38,12 @@ fn golden(name: &str) -> Vec<u8> {
     let digits = text.lines().map(|line| line.split('#').next().unwrap_or_default());
     let bytes = digits.flat_map(str::split_ascii_whitespace).map(|byte| u8::from_str_radix(byte, 16));
     bytes.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The bytes of every file, for other tests to begin from.
+pub(crate) fn every_file() -> Vec<Vec<u8>> {
+    let messages = messages::all();
+    messages.iter().map(|(name, _)| *name).chain(FRAME_RULES).map(golden).collect()
 }
 
 /// The frames of a file, with nothing left over, and the bytes that were skipped as garbage.
@@ -98,6 +107,36 @@ fn every_kind_of_message_has_a_golden_file() {
         !matches!(decode(&frame), Err(DecodeError::Kind(_)))
     });
     assert_eq!(kinds, known.collect());
+}
+
+/// How many variants the enum has: postcard numbers them from 0.
+fn variants<T: DeserializeOwned>() -> usize {
+    (0..128u8).filter(|number| postcard::from_bytes::<T>(&[*number]).is_ok()).count()
+}
+
+#[test]
+fn every_variant_of_an_enum_stands_in_a_golden_file() {
+    let (mut sources, mut reasons, mut states, mut signals, mut codes) =
+        (BTreeSet::new(), HashSet::new(), HashSet::new(), HashSet::new(), HashSet::new());
+    for message in messages::all().into_iter().flat_map(|(_, messages)| messages) {
+        match message {
+            Message::Reply(Reply::Report(report)) => {
+                sources.extend(report.memory.sources);
+                reasons.insert(discriminant(&report.reason));
+                states.insert(discriminant(&report.memory.state));
+                signals.extend(report.resume.map(|resume| discriminant(&resume.signal)));
+            }
+            Message::Reply(Reply::Error(refusal)) => {
+                codes.insert(discriminant(&refusal.code));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(sources.len(), variants::<Source>());
+    assert_eq!(reasons.len(), variants::<Reason>());
+    assert_eq!(states.len(), variants::<MemoryState>());
+    assert_eq!(signals.len(), variants::<Signal>());
+    assert_eq!(codes.len(), variants::<RefusalCode>());
 }
 
 #[test]

@@ -9,6 +9,9 @@
 
 #[cfg(feature = "agent")]
 mod agent;
+mod fuzz_regressions;
 mod golden;
+#[cfg(feature = "host")]
+mod host;
 mod meter_law;
 mod wire_props;

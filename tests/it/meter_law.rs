@@ -163,8 +163,6 @@ fn rising(usage: &Usage) -> Vec<u128> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
-
     #[test]
     fn a_naive_meter_agrees(first_tick in tick(), start in 0..100_000_000_000u64, steps in prop::collection::vec(step(), 1..60)) {
         let (mut meter, mut ledger) = (Meter::new(first_tick), Ledger::default());

@@ -56,8 +56,6 @@ fn decodes_to_what_can_be_sent(frame: &Frame) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
     #[test]
     fn any_message_comes_back(message in message()) {
         let frame = frame_of(&message);

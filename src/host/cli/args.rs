@@ -1,6 +1,8 @@
 //! The command line.
 
-use super::size::{parse_interval, parse_limit, parse_settle_timeout, parse_size, parse_span};
+use super::values::{
+    parse_interval, parse_limit, parse_settle_timeout, parse_size, parse_span, parse_target,
+};
 use crate::host::target::Target;
 use crate::units::Bytes;
 use crate::wire::version;
@@ -22,12 +24,12 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 const AFTER_HELP: &str = "\
 A TARGET is one of
   vsock://CID[:PORT]       a VM of this machine's kernel (vhost-vsock)
-  hvsock://PATH[:PORT]     a VM whose VMM bridges vsock to a Unix socket (Firecracker, Cloud Hypervisor)
+  hvsock://PATH[:PORT]     a VM whose VMM bridges vsock to a Unix socket
   unix://PATH              an agent on this machine, without a VM
 PORT is 1020 where none is given.
 
-Exit codes: 0 fine, 1 something was found (memory is short), 2 bad usage, 65 bad data, 69 a target is \
-unreachable.";
+Exit codes: 0 fine, 1 something was found (memory is short), 2 bad usage, 65 bad data,
+69 a target is unreachable; else as in sysexits.h.";
 
 /// Ask the agents inside microVMs what memory and CPU they really have, and for how long they had it
 #[derive(Debug, Parser)]
@@ -43,6 +45,9 @@ pub(super) enum Command {
     Watch(WatchArgs),
     WaitSettled(WaitSettledArgs),
     Replay(ReplayArgs),
+    /// Show the whole loop on this machine, without a VM or root: an agent, its report, its death and return
+    #[cfg(feature = "agent")]
+    Demo,
     /// Print a completion script for a shell
     Completions {
         /// Whose script
@@ -57,7 +62,7 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 pub(super) struct ReadArgs {
     /// Whom to ask
-    #[arg(required = true, value_name = "TARGET")]
+    #[arg(required = true, value_name = "TARGET", value_parser = parse_target)]
     pub(super) targets: Vec<Target>,
     /// One JSON object a line (guestmeter.report/1) instead of tables
     #[arg(long)]
@@ -74,7 +79,7 @@ pub(super) struct ReadArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct WatchArgs {
     /// Whom to watch
-    #[arg(required = true, value_name = "TARGET")]
+    #[arg(required = true, value_name = "TARGET", value_parser = parse_target)]
     pub(super) targets: Vec<Target>,
     /// The longest without a report, and the shortest between two; 100ms to 1h
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_interval)]
@@ -91,7 +96,7 @@ pub(super) struct WatchArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct WaitSettledArgs {
     /// Whom to ask
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", value_parser = parse_target)]
     pub(super) target: Target,
     /// What virtio-mem was asked for, all devices together and without boot memory: 512M, 1GiB
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]

@@ -18,6 +18,10 @@ const SYSTEM: u8 = 71;
 /// Output cannot be written.
 const INPUT_OUTPUT: u8 = 74;
 
+/// SIGINT or SIGTERM, as a shell says it.
+#[cfg(feature = "agent")]
+const INTERRUPTED: u8 = 130;
+
 /// Why a command stopped before its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CliError {
@@ -41,6 +45,10 @@ pub(super) enum CliError {
     /// A question that ended without an answer: a fault of this program.
     #[error("a task of this program failed: {0}")]
     Task(tokio::task::JoinError),
+    /// The demo could not be shown.
+    #[cfg(feature = "agent")]
+    #[error(transparent)]
+    Demo(#[from] super::demo::DemoError),
     /// No line of output could be made.
     #[error("making the JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -60,6 +68,10 @@ impl CliError {
         match self {
             Self::Output(_) => INPUT_OUTPUT,
             Self::Runtime(_) | Self::Json(_) | Self::Task(_) => SYSTEM,
+            #[cfg(feature = "agent")]
+            Self::Demo(super::demo::DemoError::Interrupted) => INTERRUPTED,
+            #[cfg(feature = "agent")]
+            Self::Demo(_) => UNREACHABLE,
             Self::Open { .. } => NO_INPUT,
             Self::Replay(ReplayError { cause: ReplayCause::Read(_), .. }) => INPUT_OUTPUT,
             Self::Replay(_) => BAD_DATA,

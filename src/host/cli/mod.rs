@@ -1,11 +1,14 @@
 //! The `guestmeter` command: arguments in, exit code out.
 
 mod args;
+#[cfg(feature = "agent")]
+mod demo;
 mod error;
 mod output;
 mod read;
 mod replay;
-mod size;
+mod values;
+
 mod wait_settled;
 mod watch;
 
@@ -14,11 +17,11 @@ use clap::{CommandFactory, Parser};
 use error::CliError;
 use output::Output;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 /// How a command that ran to its end turned out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Outcome {
     /// Nothing to say.
     Fine,
@@ -26,10 +29,24 @@ enum Outcome {
     Found,
     /// A target could not be reached.
     Unreachable,
+    /// The agent inside this executable ended.
+    #[cfg(feature = "agent")]
+    Agent(ExitCode),
 }
+
+/// The demo's child. Not a command for a person: neither help nor completions name it.
+#[cfg(feature = "agent")]
+const AGENT: &str = "agent";
 
 /// Runs `guestmeter` with these arguments, the program's name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    #[cfg(feature = "agent")]
+    if let [_, command, rest @ ..] = arguments.as_slice()
+        && command == AGENT
+    {
+        return finish(agent(rest.to_vec()));
+    }
     let args = match Args::try_parse_from(arguments) {
         Ok(args) => args,
         Err(error) => {
@@ -50,6 +67,8 @@ fn dispatch(command: Command) -> Result<Outcome, CliError> {
         Command::Watch(args) => on_runtime(watch::run(args, &mut output)),
         Command::WaitSettled(args) => on_runtime(wait_settled::run(args, &mut output)),
         Command::Replay(args) => replay::run(&args, &mut output),
+        #[cfg(feature = "agent")]
+        Command::Demo => on_runtime(demo::run(&mut output)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "guestmeter", &mut script);
@@ -57,6 +76,15 @@ fn dispatch(command: Command) -> Result<Outcome, CliError> {
             Ok(Outcome::Fine)
         }
     }
+}
+
+/// The demo's child: `guestmeterd` in this executable, for `cargo run` builds no other. It dies with the demo.
+#[cfg(feature = "agent")]
+fn agent(arguments: Vec<OsString>) -> Result<Outcome, CliError> {
+    let kill = Some(rustix::process::Signal::KILL);
+    rustix::process::set_parent_process_death_signal(kill)
+        .map_err(|error| CliError::Runtime(error.into()))?;
+    Ok(Outcome::Agent(crate::agent::run(arguments)))
 }
 
 /// One thread is enough for a person's questions.
@@ -70,11 +98,12 @@ fn finish(result: Result<Outcome, CliError>) -> ExitCode {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Found) => ExitCode::from(error::FOUND),
         Ok(Outcome::Unreachable) => ExitCode::from(error::UNREACHABLE),
+        #[cfg(feature = "agent")]
+        Ok(Outcome::Agent(code)) => code,
         // `guestmeter … | head`: the reader has what it wanted.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to tell when stderr is gone too.
-            let _ = writeln!(io::stderr(), "guestmeter: {error}");
+            output::complaint(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }

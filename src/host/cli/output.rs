@@ -54,8 +54,13 @@ impl Output {
 /// What went wrong with one target: the target, the cause, and what may be done about it.
 pub(super) fn complain(error: &ClientError) {
     let hint = error.cause.hint().map(|hint| format!(" ({hint})"));
+    complaint(&format!("{error}{}", hint.unwrap_or_default()));
+}
+
+/// One line on standard error, in one write.
+pub(super) fn complaint(text: &str) {
     // Nobody is left to tell when stderr is gone.
-    let _ = writeln!(io::stderr(), "guestmeter: {error}{}", hint.unwrap_or_default());
+    let _ = io::stderr().write_all(format!("guestmeter: {text}\n").as_bytes());
 }
 
 /// <https://no-color.org>: any value but the empty one.

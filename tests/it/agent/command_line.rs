@@ -1,7 +1,11 @@
 //! Flags, exit codes, and how the agent is started.
 
-use super::{Agent, Client, PATIENCE, run, stderr, wait};
+use super::{Agent, Client, PATIENCE, Process, run, stderr};
+use guestmeter::capacity::Precision;
+use guestmeter::units::Bytes;
+use std::io::Read;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -96,15 +100,15 @@ fn a_socket_that_is_passed_is_served() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("passed.sock");
     let state = folder.path().join("state");
-    let mut child = Command::new("systemd-socket-activate")
+    let mut activate = Command::new("systemd-socket-activate");
+    activate
         .arg("--listen")
         .arg(&socket)
         .args([super::program(), "--notify", "none", "--state"])
         .arg(&state)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("systemd-socket-activate is part of Debian's systemd");
+        .stderr(Stdio::null());
+    let mut child = Process::start(&mut activate);
     let since = Instant::now();
     let stream = loop {
         match UnixStream::connect(&socket) {
@@ -117,7 +121,7 @@ fn a_socket_that_is_passed_is_served() {
     assert_eq!(client.read().identity.seq, 1);
     // It was replaced by the agent, under the same number.
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    assert!(wait(&mut child).success());
+    assert!(child.wait().success());
     assert!(socket.exists(), "systemd's socket is not the agent's to remove");
 }
 
@@ -127,11 +131,8 @@ fn systemd_hears_ready_alive_status_and_stopping() {
     let notify = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&notify).unwrap();
     systemd.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut child = Agent::command(folder.path(), &["--tick", "100ms"])
-        .env("NOTIFY_SOCKET", &notify)
-        .env("WATCHDOG_USEC", "400000")
-        .spawn()
-        .unwrap();
+    let mut command = Agent::command(folder.path(), &["--tick", "100ms"]);
+    let mut child = Process::start(command.env("NOTIFY_SOCKET", &notify).env("WATCHDOG_USEC", "400000"));
     let hear = || {
         let mut bytes = [0; 1024];
         let length = systemd.recv(&mut bytes).unwrap();
@@ -150,20 +151,19 @@ fn systemd_hears_ready_alive_status_and_stopping() {
     while hear() != "STOPPING=1\n" {
         assert!(since.elapsed() < PATIENCE);
     }
-    assert!(wait(&mut child).success());
+    assert!(child.wait().success());
 }
 
 #[test]
 fn as_root_it_becomes_another_user_for_good() {
-    if !rustix_is_root() {
-        eprintln!("not run: only root can become another user");
+    if !is_root() {
+        eprintln!("skipped: only root can become another user");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let agent = Agent::start_in(folder, &["--user", "nobody"]);
-    // Answering shows that it goes on working after that.
-    let socket = agent.socket();
-    assert!(UnixStream::connect(&socket).is_ok());
+    // It serves only once it has become that user.
+    assert_eq!(agent.greet().read().identity.seq, 1);
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
     let field =
         |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
@@ -175,9 +175,128 @@ fn as_root_it_becomes_another_user_for_good() {
     }
     assert_eq!(field("NoNewPrivs:"), "1");
     assert_eq!(field("Threads:"), "1");
-    assert_eq!(agent.greet().read().identity.seq, 1);
 }
 
-fn rustix_is_root() -> bool {
+fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
+}
+
+/// `/proc/kpageflags` from its short form: see tests/fixtures/README.md.
+fn page_flags(short: &Path) -> Vec<u8> {
+    let text = std::fs::read_to_string(short).unwrap();
+    let mut numbers = text.split_whitespace().filter_map(|word| word.parse::<usize>().ok());
+    let mut flags = vec![0; numbers.next().unwrap() * 8];
+    while let (Some(first), Some(count)) = (numbers.next(), numbers.next()) {
+        for page in flags[first * 8..(first + count) * 8].chunks_exact_mut(8) {
+            page.copy_from_slice(&(1u64 << 23).to_le_bytes());
+        }
+    }
+    flags
+}
+
+/// A guest with 130 MiB plugged, as files; what only root may read is not among them but given back apart.
+fn captured_guest(folder: &Path) -> (String, String) {
+    let captured = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/6.12-130");
+    let copied = Command::new("cp").arg("-a").arg(&captured).arg(folder.join("guest")).status().unwrap();
+    assert!(copied.success());
+    let root = folder.join("guest");
+    std::fs::rename(root.join("proc/iomem"), folder.join("iomem")).unwrap();
+    std::fs::write(folder.join("kpageflags"), page_flags(&captured.join("kpageflags.offline"))).unwrap();
+    std::fs::create_dir_all(root.join("proc/sys/kernel/random")).unwrap();
+    let boot_id = root.join("proc/sys/kernel/random/boot_id");
+    std::fs::write(boot_id, "01234567-89ab-cdef-0123-456789abcdef\n").unwrap();
+    let path = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    (path("proc"), path("sys"))
+}
+
+#[test]
+fn sources_that_were_opened_with_privilege_are_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let (proc, sys) = captured_guest(folder.path());
+    let roots = ["--proc-root", &proc, "--sys-root", &sys];
+    let without = Agent::start_in(tempfile::tempdir().unwrap(), &roots).greet().read();
+    assert_eq!(without.memory.precision, Precision::Bounded, "nothing to tell it what is hidden");
+
+    // What systemd does with its descriptor store: numbers from 3 on, names, and the process they are meant for.
+    let agent = Agent::command(folder.path(), &roots);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "export LISTEN_PID=$$; exec \"$@\" 3<\"$IOMEM\" 4<\"$KPAGEFLAGS\"", "bash"]);
+    shell.arg(agent.get_program()).args(agent.get_args());
+    shell.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "guestmeter-iomem:guestmeter-kpageflags");
+    shell.env("IOMEM", folder.path().join("iomem")).env("KPAGEFLAGS", folder.path().join("kpageflags"));
+    let agent = Agent::spawned(folder, shell);
+    let with = agent.greet().read();
+    assert_eq!(with.memory.precision, Precision::Exact, "{with:?}");
+    assert_eq!(with.memory.plugged, Some(Bytes::mib(130)));
+}
+
+#[test]
+fn open_sources_hands_them_to_systemd_and_removes_those_of_the_last_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (proc, _) = captured_guest(folder.path());
+    let notify = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&notify).unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    for name in ["iomem", "kpageflags"] {
+        std::fs::write(Path::new(&proc).join(name), name).unwrap();
+    }
+    let output = Command::new(super::program())
+        .args(["open-sources", "--proc-root", &proc])
+        .env("NOTIFY_SOCKET", &notify)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    for name in ["iomem", "kpageflags"] {
+        let mut bytes = [0; 256];
+        let length = systemd.recv(&mut bytes).unwrap();
+        assert_eq!(bytes[..length], *format!("FDSTOREREMOVE=1\nFDNAME=guestmeter-{name}\n").as_bytes());
+        let (text, mut file) = receive_with_descriptor(&systemd);
+        assert_eq!(text, format!("FDSTORE=1\nFDNAME=guestmeter-{name}\n"));
+        let mut content = String::new();
+        file.read_to_string(&mut content).unwrap();
+        assert_eq!(content, name);
+    }
+}
+
+fn receive_with_descriptor(socket: &UnixDatagram) -> (String, std::fs::File) {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut bytes = [0; 256];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+    let received = recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::empty()).unwrap();
+    let descriptor = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    let text = String::from_utf8(bytes[..received.bytes].to_vec()).unwrap();
+    (text, std::fs::File::from(descriptor.expect("a descriptor comes with it")))
+}
+
+#[test]
+fn open_sources_without_systemd_says_where_it_belongs() {
+    let output =
+        Command::new(super::program()).arg("open-sources").env_remove("NOTIFY_SOCKET").output().unwrap();
+    assert_eq!(output.status.code(), Some(71));
+    assert!(stderr(&output).contains("ExecStartPre=+"), "{}", stderr(&output));
+}
+
+#[test]
+fn once_prints_a_captured_guest_and_doctor_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (proc, sys) = captured_guest(folder.path());
+    let roots = ["--proc-root", &proc, "--sys-root", &sys];
+    let output = run(&[&["--once"], roots.as_slice()].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("memory.precision=bounded\n"), "{text}");
+    assert!(text.contains("identity.boot_id=01234567-89ab-cdef-0123-456789abcdef\n"), "{text}");
+    let doctor = run(&[&["doctor"], roots.as_slice()].concat());
+    let text = String::from_utf8(doctor.stdout).unwrap();
+    assert_eq!(doctor.status.code(), Some(1), "{text}");
+    assert!(text.contains("no    iomem") && text.contains("The reading is bounded"), "{text}");
+    for name in ["iomem", "kpageflags"] {
+        std::fs::rename(folder.path().join(name), Path::new(&proc).join(name)).unwrap();
+    }
+    let doctor = run(&[&["doctor"], roots.as_slice()].concat());
+    assert!(doctor.status.success(), "{}", String::from_utf8_lossy(&doctor.stdout));
 }

@@ -33,7 +33,7 @@ pub(crate) fn stderr(output: &Output) -> String {
 /// An agent that serves; killed with its test.
 pub(crate) struct Agent {
     folder: TempDir,
-    child: Child,
+    process: Process,
 }
 
 impl Agent {
@@ -42,8 +42,13 @@ impl Agent {
     }
 
     pub(crate) fn start_in(folder: TempDir, extra: &[&str]) -> Self {
-        let child = Self::command(folder.path(), extra).spawn().unwrap();
-        let agent = Self { folder, child };
+        let command = Self::command(folder.path(), extra);
+        Self::spawned(folder, command)
+    }
+
+    /// Starts it by a command of the test's own.
+    pub(crate) fn spawned(folder: TempDir, mut command: Command) -> Self {
+        let agent = Self { folder, process: Process::start(&mut command) };
         drop(agent.connect());
         agent
     }
@@ -72,11 +77,11 @@ impl Agent {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.process.is_running()
     }
 
     /// Waits for the socket.
@@ -102,24 +107,45 @@ impl Agent {
     pub(crate) fn signal(mut self, signal: &str) -> (std::process::ExitStatus, TempDir) {
         let sent = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
         assert!(sent.success());
-        let status = wait(&mut self.child);
-        (status, self.take_folder())
-    }
-
-    /// Its directory, for the next agent; the child is gone.
-    fn take_folder(mut self) -> TempDir {
-        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+        let status = self.process.wait();
+        (status, self.folder)
     }
 }
 
-impl Drop for Agent {
+/// A child that does not outlive its test, even a failing one.
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+        wait(&mut self.0)
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
-pub(crate) fn wait(child: &mut Child) -> std::process::ExitStatus {
+fn wait(child: &mut Child) -> std::process::ExitStatus {
     let since = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {

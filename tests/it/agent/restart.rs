@@ -1,6 +1,6 @@
 //! The count across an agent's end: killed, stopped, and with a state file that cannot be used.
 
-use super::{Agent, wait};
+use super::{Agent, Process};
 use guestmeter::units::{ByteNanos, Nanos};
 use guestmeter::wire::message::{Reason, Report, Request, Watch};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
@@ -144,17 +144,12 @@ fn a_state_file_of_another_boot_is_named() {
         // A real agent of "another boot" writes the file.
         let root = other.path().to_str().unwrap();
         let folder = path.parent().unwrap();
-        let mut child = Agent::command(folder, &["--proc-root", root]).spawn().unwrap();
+        let mut child = Process::start(&mut Agent::command(folder, &["--proc-root", root]));
         while std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {
             std::thread::sleep(Duration::from_millis(5));
-            assert!(
-                child.try_wait().unwrap().is_none(),
-                "{}",
-                std::fs::read_to_string(folder.join("log")).unwrap()
-            );
+            assert!(child.is_running(), "{}", std::fs::read_to_string(folder.join("log")).unwrap());
         }
-        child.kill().unwrap();
-        wait(&mut child);
+        child.kill();
     });
     begins_again(&after);
     assert!(log.contains("the state belongs to another boot"), "{log}");
@@ -184,7 +179,7 @@ fn a_symbolic_link_is_not_followed() {
     let target = folder.path().join("precious");
     std::fs::write(&target, "data").unwrap();
     symlink(&target, folder.path().join("state")).unwrap();
-    let status = wait(&mut Agent::command(folder.path(), &[]).spawn().unwrap());
+    let status = Process::start(&mut Agent::command(folder.path(), &[])).wait();
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     assert_eq!(status.code(), Some(73), "{log}");
     assert!(log.contains("symbolic link") && log.contains("state"), "{log}");
@@ -196,7 +191,7 @@ fn what_is_no_file_is_refused_without_hanging() {
     let folder = tempfile::tempdir().unwrap();
     let made = std::process::Command::new("mkfifo").arg(folder.path().join("state")).status().unwrap();
     assert!(made.success());
-    let status = wait(&mut Agent::command(folder.path(), &[]).spawn().unwrap());
+    let status = Process::start(&mut Agent::command(folder.path(), &[])).wait();
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     assert_eq!(status.code(), Some(73), "{log}");
     assert!(log.contains("not a regular file"), "{log}");

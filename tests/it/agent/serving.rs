@@ -113,7 +113,7 @@ fn a_malformed_request_and_a_reply_are_refused_and_the_connection_stays() {
     bytes.clear();
     guestmeter::wire::frame::encode(0x84, &[0; 17], &mut bytes).unwrap();
     client.stream.write_all(&bytes).unwrap();
-    assert_eq!(refusal(client.receive()).0, RefusalCode::Malformed);
+    assert_eq!(refusal(client.receive()).0, RefusalCode::Unsupported);
     assert_eq!(client.read().identity.seq, 1);
 }
 
@@ -250,4 +250,47 @@ fn what_never_comes_times_out_with_both_numbers() {
     let waited = since.elapsed();
     assert!(waited >= Duration::from_millis(690) && waited < Duration::from_secs(3), "{waited:?}");
     client.report();
+}
+
+/// Clock ticks (a hundredth of a second each) that the process has run.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn without_a_descriptor_left_it_neither_dies_nor_spins() {
+    // The limit is set from outside once it serves, below what it holds already.
+    let agent = Agent::start();
+    let pid = agent.pid().to_string();
+    let mut served = agent.greet();
+    let limit = |limit: &str| {
+        let set = std::process::Command::new("prlimit")
+            .args(["--pid", &pid, &format!("--nofile={limit}")])
+            .status();
+        assert!(set.unwrap().success());
+    };
+    limit("4:1024");
+    let mut waiting = agent.connect();
+    waiting.send(hello(1, 1));
+    let before = cpu_ticks(agent.pid());
+    std::thread::sleep(Duration::from_millis(700));
+    let used = cpu_ticks(agent.pid()) - before;
+    assert!(used < 20, "{used} hundredths of a second in 0.7 s");
+    served.read();
+    assert!(agent.log().contains("a connection cannot be taken"), "{}", agent.log());
+    limit("1024:1024");
+    assert!(matches!(waiting.receive(), Some(Reply::Welcome(_))), "served once there are descriptors again");
+}
+
+#[test]
+fn a_peer_that_does_not_read_does_not_hold_up_the_end() {
+    let agent = Agent::start();
+    let mut slow = agent.greet();
+    slow.stream.write_all(&frame(Request::Read).repeat(16)).unwrap();
+    let since = Instant::now();
+    let (status, _folder) = agent.signal("-TERM");
+    assert!(status.success());
+    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
 }

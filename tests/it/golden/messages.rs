@@ -35,6 +35,7 @@ pub(super) fn all() -> Vec<(&'static str, Vec<Message>)> {
         ("welcome-provisional", reply(Reply::Welcome(welcome_provisional()))),
         ("report", reply(Reply::Report(Box::new(report())))),
         ("report-unknown", reply(Reply::Report(Box::new(report_unknown())))),
+        ("report-plain-vm", reply(Reply::Report(Box::new(report_plain_vm())))),
         ("report-variants", report_variants()),
         ("segments", reply(Reply::Segments(segments()))),
         ("segments-none", reply(Reply::Segments(Segments { segments: vec![], more: false }))),
@@ -259,6 +260,45 @@ fn report_unknown() -> Report {
         usage: Usage::default(),
         base: Usage::default(),
         resume: None,
+    }
+}
+
+/// A VM without virtio-mem, 5 s after its boot.
+fn report_plain_vm() -> Report {
+    let now = Nanos::from_secs(5);
+    let unknown = report_unknown();
+    Report {
+        identity: Identity { seq: 2, ..unknown.identity },
+        clock: Clock { monotonic: now, boottime: now, realtime_unix: NOW_UNIX },
+        memory: Memory {
+            boot: Some(Bytes::mib(512)),
+            requested: None,
+            plugged: Some(Bytes::ZERO),
+            added: Some(Bytes::ZERO),
+            online: Some(Bytes::ZERO),
+            offline: Some(Bytes::ZERO),
+            ballooned: None,
+            mem_total: Some(Bytes::mib(469)),
+            state: MemoryState::Settled,
+            precision: Precision::Exact,
+            lower: Some(Bytes::ZERO),
+            upper: Some(Bytes::ZERO),
+            sources: vec![Source::FirmwareMemmap, Source::Meminfo, Source::VirtioBus],
+        },
+        cpu: Cpu {
+            online: Some(1),
+            effective: MilliCpu(1000),
+            usage: Some(Nanos::from_secs(4321)),
+            steal: Some(Nanos::ZERO),
+            ..unknown.cpu
+        },
+        usage: Usage {
+            active: Count { whole: 5, carry: 0 },
+            memory: Count { whole: 2560, carry: 0 },
+            cpu: Count { whole: 5000, carry: 0 },
+            ..Usage::default()
+        },
+        ..unknown
     }
 }
 

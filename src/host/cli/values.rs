@@ -1,7 +1,13 @@
-//! Sizes and spans as a person writes them on a command line.
+//! Targets, sizes and spans as a person writes them on a command line.
 
+use crate::host::target::{Target, TargetError, TargetFault};
 use crate::units::Bytes;
 use std::time::Duration;
+
+/// A target; clap shows the text that is none before the fault.
+pub(super) fn parse_target(text: &str) -> Result<Target, TargetFault> {
+    text.parse().map_err(|error: TargetError| error.fault().clone())
+}
 
 /// `512M`, `1G`, `512MiB`, or bytes; always powers of two, as VMMs count memory.
 pub(super) fn parse_size(text: &str) -> Result<Bytes, String> {
@@ -34,7 +40,7 @@ pub(super) fn parse_size(text: &str) -> Result<Bytes, String> {
 /// `5s`, `250ms`, `1m30s`, `1h`.
 pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration =
-        text.parse().map_err(|error| format!("{error}; write 5s, 250ms or 1m30s"))?;
+        text.parse().map_err(|_| "not a span of time; write 5s, 250ms or 1m30s".to_owned())?;
     Duration::try_from(span).map_err(|_| "a span of time cannot be negative".to_owned())
 }
 
