@@ -94,6 +94,9 @@ impl Witness {
 
     /// Two system calls where nothing changed; `None` where memory has to be read again.
     fn tick(&mut self, now: Nanos) -> Option<Sight> {
+        if self.tracker.is_waiting() {
+            return None;
+        }
         let total_ram = self.sources.total_ram();
         let last = self.last.as_mut().filter(|last| total_ram.is_some() && last.total_ram == total_ram)?;
         self.tracker.settle(now, &mut last.capacity.memory);

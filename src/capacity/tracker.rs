@@ -2,7 +2,7 @@
 
 use super::derive::{self, Derivation};
 use super::{Memory, MemoryState, Precision, Source};
-use crate::kernel::{KernelError, MemoryFacts, Zones};
+use crate::kernel::{Blocks, KernelError, MemoryFacts, Zones};
 use crate::units::{Bytes, Nanos};
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ pub struct Baseline {
 }
 
 /// A count of offline pages over all online system RAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
     /// Pages with `KPF_OFFLINE`.
     pub offline_pages: u64,
@@ -32,6 +32,8 @@ pub struct Scan {
     pub zones: Zones,
     /// What was added then.
     pub added: Bytes,
+    /// The memory blocks before and after it.
+    pub blocks: Blocks,
     /// What the balloon held before and after it.
     pub ballooned: Option<Bytes>,
 }
@@ -110,6 +112,7 @@ pub struct Tracker {
     times: SettleTimes,
     baseline: Option<Baseline>,
     untrusted: bool,
+    waiting: bool,
     requested_by_host: Option<Bytes>,
     progress: Option<Progress>,
 }
@@ -166,6 +169,8 @@ impl Tracker {
         scan: Option<(ScanReason, Result<Scan, KernelError>)>,
     ) -> (Memory, Vec<Remark>) {
         let mut remarks = Vec::new();
+        let moving = matches!(&scan, Some((_, Err(KernelError::Unstable { .. }))));
+        self.waiting = moving || !facts.steady || !derive::layout_agrees(facts);
         self.rebase(facts, scan, &mut remarks);
         let trusted = self.baseline.as_ref().filter(|_| !self.untrusted);
         let derivation = derive::derive(facts, trusted, granularity(facts));
@@ -178,6 +183,12 @@ impl Tracker {
         let state =
             if derive::is_plain(facts) { MemoryState::Settled } else { self.state(now, &judged, requested) };
         (memory(facts, derivation, judged, requested, state), remarks)
+    }
+
+    /// Whether the last reading was taken while memory moved, so that the next one may say more.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting
     }
 
     /// The state alone, some time later, with nothing read again.
@@ -200,6 +211,7 @@ impl Tracker {
                 Some(fresh) => fresh,
                 None => {
                     self.untrusted = self.baseline.is_some();
+                    self.waiting = true;
                     let cause = KernelError::Unstable { path: "/proc/zoneinfo".into(), tries: 1 };
                     return remarks.push(Remark::ScanFailed { reason, cause });
                 }
@@ -307,7 +319,11 @@ impl Baseline {
     /// `present − managed − offline + b`, `b` being the balloon where it does not lower `managed`: its pages are
     /// marked offline in either case.
     fn from_scan(facts: &MemoryFacts, scan: &Scan) -> Option<Self> {
-        let added = derive::added(facts).filter(|added| added.bytes == scan.added)?;
+        let same_blocks = facts.layout.blocks.as_ref() == Ok(&scan.blocks);
+        let added = derive::added(facts).filter(|added| added.bytes == scan.added && same_blocks)?;
+        if !derive::layout_agrees(facts) {
+            return None;
+        }
         let beside = if derive::deflates_on_oom(facts) { scan.ballooned.unwrap_or(Bytes::ZERO).0 } else { 0 };
         let held_back = scan.zones.present_pages.checked_sub(scan.zones.managed_pages)?;
         let reserved_pages = (held_back + beside / facts.page_size).checked_sub(scan.offline_pages)?;

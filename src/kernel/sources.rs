@@ -201,18 +201,22 @@ impl Sources {
     pub fn scan_offline_pages(&mut self) -> Result<Scan, KernelError> {
         let page_size = rustix::param::page_size() as u64;
         for _ in 0..TRIES {
+            self.reread_layout();
+            let blocks = self.layout.blocks.clone()?;
             let before = (self.read_zones()?, self.read_ballooned().transpose()?);
             let Some(iomem) = self.read_iomem()? else {
                 return Err(
                     file_of(&self.iomem)?.parse_error("addresses are hidden: needs CAP_SYS_ADMIN at open")
                 );
             };
-            let blocks = self.layout.blocks.clone()?;
             let spans = online_parts(&iomem, &blocks);
             let offline_pages = kpageflags::count_offline(file_of(&self.kpageflags)?, &spans, page_size)?;
-            if (self.read_zones()?, self.read_ballooned().transpose()?) == before {
+            let after = (self.read_zones()?, self.read_ballooned().transpose()?);
+            // A block that came online meanwhile is in the zones but not in the count.
+            self.reread_layout();
+            if after == before && self.layout.blocks.as_ref() == Ok(&blocks) {
                 let (zones, ballooned) = before;
-                return Ok(Scan { offline_pages, zones, added: iomem.added, ballooned });
+                return Ok(Scan { offline_pages, zones, added: iomem.added, blocks, ballooned });
             }
         }
         Err(KernelError::Unstable { path: self.options.roots.proc.join("zoneinfo"), tries: TRIES })
