@@ -5,6 +5,8 @@
 mod cpu;
 mod derive;
 mod name;
+#[cfg(test)]
+mod tests;
 mod tracker;
 
 pub use cpu::entitlement;

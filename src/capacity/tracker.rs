@@ -319,11 +319,12 @@ impl Baseline {
     /// `present − managed − offline + b`, `b` being the balloon where it does not lower `managed`: its pages are
     /// marked offline in either case.
     fn from_scan(facts: &MemoryFacts, scan: &Scan) -> Option<Self> {
-        let same_blocks = facts.layout.blocks.as_ref() == Ok(&scan.blocks);
-        let added = derive::added(facts).filter(|added| added.bytes == scan.added && same_blocks)?;
-        if !derive::layout_agrees(facts) {
-            return None;
-        }
+        let held = facts.ballooned.as_ref().map(|held| held.as_ref().ok().copied());
+        let same_moment = facts.layout.blocks.as_ref() == Ok(&scan.blocks)
+            && facts.zones == Ok(scan.zones)
+            && held == scan.ballooned.map(Some)
+            && derive::layout_agrees(facts);
+        let added = derive::added(facts).filter(|added| added.bytes == scan.added && same_moment)?;
         let beside = if derive::deflates_on_oom(facts) { scan.ballooned.unwrap_or(Bytes::ZERO).0 } else { 0 };
         let held_back = scan.zones.present_pages.checked_sub(scan.zones.managed_pages)?;
         let reserved_pages = (held_back + beside / facts.page_size).checked_sub(scan.offline_pages)?;
