@@ -9,6 +9,8 @@
 
 #[cfg(feature = "agent")]
 mod agent;
+#[cfg(feature = "agent")]
+mod fixtures;
 mod fuzz_regressions;
 mod golden;
 #[cfg(feature = "host")]

@@ -3,6 +3,7 @@
 use super::{Agent, Client, PATIENCE, Process, run, stderr};
 use guestmeter::capacity::Precision;
 use guestmeter::units::Bytes;
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
@@ -181,19 +182,6 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
 }
 
-/// `/proc/kpageflags` from its short form: see tests/fixtures/README.md.
-fn page_flags(short: &Path) -> Vec<u8> {
-    let text = std::fs::read_to_string(short).unwrap();
-    let mut numbers = text.split_whitespace().filter_map(|word| word.parse::<usize>().ok());
-    let mut flags = vec![0; numbers.next().unwrap() * 8];
-    while let (Some(first), Some(count)) = (numbers.next(), numbers.next()) {
-        for page in flags[first * 8..(first + count) * 8].chunks_exact_mut(8) {
-            page.copy_from_slice(&(1u64 << 23).to_le_bytes());
-        }
-    }
-    flags
-}
-
 /// A guest with 130 MiB plugged, as files; what only root may read is not among them but given back apart.
 fn captured_guest(folder: &Path) -> (String, String) {
     let captured = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/6.12-130");
@@ -201,7 +189,8 @@ fn captured_guest(folder: &Path) -> (String, String) {
     assert!(copied.success());
     let root = folder.join("guest");
     std::fs::rename(root.join("proc/iomem"), folder.join("iomem")).unwrap();
-    std::fs::write(folder.join("kpageflags"), page_flags(&captured.join("kpageflags.offline"))).unwrap();
+    let flags = File::create_new(folder.join("kpageflags")).unwrap();
+    crate::fixtures::write_kpageflags(&captured, &flags);
     std::fs::create_dir_all(root.join("proc/sys/kernel/random")).unwrap();
     let boot_id = root.join("proc/sys/kernel/random/boot_id");
     std::fs::write(boot_id, "01234567-89ab-cdef-0123-456789abcdef\n").unwrap();
