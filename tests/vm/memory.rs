@@ -15,9 +15,13 @@ fn exact_both_ways(vm: &mut Vm) {
 }
 
 fn follows_sizes(machine: Machine) {
-    let mut vm = machine.memory(0).boot();
-    for mib in [0, 2, 126, 128, 130, 300, 1024, 384, 256, 130, 128, 0] {
-        vm.request(0, mib);
+    let vm = machine.memory(0).boot();
+    follows(vm, &[0, 2, 126, 128, 130, 300, 1024, 384, 256, 130, 128, 0]);
+}
+
+fn follows(mut vm: Vm, sizes_mib: &[u64]) {
+    for mib in sizes_mib {
+        vm.request(0, *mib);
         vm.wait_quiet(Duration::from_secs(1));
         exact_both_ways(&mut vm);
     }
@@ -33,6 +37,12 @@ fn sizes_are_followed_when_movable_on_6_12() {
 #[test]
 fn sizes_are_followed_in_contiguous_zones_on_6_12() {
     follows_sizes(Machine::new("6.12"));
+}
+
+#[test]
+fn a_device_of_large_blocks_is_followed() {
+    let vm = Machine::new("6.12").online_movable().memory_in_blocks(0, 128).boot();
+    follows(vm, &[0, 128, 512, 256, 0]);
 }
 
 #[test]
