@@ -77,7 +77,6 @@ impl Wake {
     fn want(&mut self, look: Look) {
         self.look = Some(match (self.look, look) {
             (Some(Look::Full), _) | (_, Look::Full) => Look::Full,
-            (Some(Look::Hotplug), _) | (_, Look::Hotplug) => Look::Hotplug,
             _ => Look::Tick,
         });
     }
@@ -177,7 +176,10 @@ impl Daemon {
 
     fn take_uevents(&mut self, wake: &mut Wake) {
         match self.sockets.uevents.as_ref().map(Uevents::take) {
-            Some(Ok(true)) => wake.want(Look::Hotplug),
+            Some(Ok(true)) => {
+                self.witness.hotplugged();
+                wake.want(Look::Tick);
+            }
             Some(Err(error)) => {
                 log::error!(
                     "hotplug events are lost ({error}): a change is seen at the next tick or request"

@@ -13,8 +13,6 @@ const TRIES: u32 = 4;
 pub enum Look {
     /// `sysinfo(2)` and the quota: whether anything changed.
     Tick,
-    /// A hotplug event came: block states too.
-    Hotplug,
     /// All that a report holds.
     Full,
 }
@@ -34,6 +32,8 @@ pub struct Witness {
     sources: Sources,
     tracker: Tracker,
     last: Option<Last>,
+    /// A hotplug event came since blocks and CPUs were last read.
+    stale: bool,
 }
 
 #[derive(Debug)]
@@ -49,7 +49,12 @@ impl Witness {
     #[must_use]
     pub fn open(options: Options, given: Vec<(String, OwnedFd)>, saved: Option<Baseline>) -> Self {
         let tracker = Tracker::new(SettleTimes::default(), saved);
-        Self { sources: Sources::open(options, given), tracker, last: None }
+        Self { sources: Sources::open(options, given), tracker, last: None, stale: false }
+    }
+
+    /// A hotplug event came: the next look, however close, reads blocks and CPUs again.
+    pub fn hotplugged(&mut self) {
+        self.stale = true;
     }
 
     /// Looks; `now` is `CLOCK_MONOTONIC`.
@@ -59,7 +64,7 @@ impl Witness {
         {
             return sight;
         }
-        if look == Look::Hotplug {
+        if std::mem::take(&mut self.stale) {
             self.sources.reread_layout();
         }
         let total_ram = self.sources.total_ram();
@@ -94,7 +99,7 @@ impl Witness {
 
     /// Two system calls where nothing changed; `None` where memory has to be read again.
     fn tick(&mut self, now: Nanos) -> Option<Sight> {
-        if self.tracker.is_waiting() {
+        if self.stale || self.tracker.is_waiting() {
             return None;
         }
         let total_ram = self.sources.total_ram();

@@ -34,7 +34,7 @@ impl Session {
         let memory = &seen.capacity.memory;
         let target = wait.expected.or(memory.requested);
         let reached = match target {
-            Some(target) => memory.plugged == Some(target),
+            Some(target) => (memory.lower, memory.upper) == (Some(target), Some(target)),
             None => now.saturating_sub(seen.unchanged_since.max(wait.asked_at)) >= wait.quiet,
         };
         if reached {

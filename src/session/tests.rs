@@ -165,6 +165,17 @@ fn settled_is_what_was_expected() {
 }
 
 #[test]
+fn bounds_around_what_was_expected_are_not_settled() {
+    let mut world = World::greeted();
+    world.capacity = capacity(128);
+    world.capacity.memory.precision = crate::capacity::Precision::Bounded;
+    world.capacity.memory.lower = Some(Bytes::ZERO);
+    assert!(replies(&world.ask(at(2_000), wait_settled(Some(128), 0, 1_000))).is_empty());
+    let [refusal] = refusals(&world.wake(at(3_000), None)).try_into().unwrap();
+    assert!(refusal.text.contains("plugged 0 MiB to 128 MiB"), "{}", refusal.text);
+}
+
+#[test]
 fn without_an_expectation_settled_is_quiet_counted_from_the_request() {
     let mut world = World::greeted();
     assert!(replies(&world.ask(at(60_000), wait_settled(None, 1_000, 10_000))).is_empty());

@@ -140,3 +140,22 @@ fn a_kernel_without_the_files_knows_nothing_and_says_so() {
     assert_eq!(memory.precision, Precision::Bounded);
     assert_eq!(memory.total(), None);
 }
+
+/// A look that is asked for together with a hotplug event must not hide the event.
+#[test]
+fn cpus_are_read_again_after_an_event_however_close_the_look() {
+    let sys = tempfile::tempdir().unwrap();
+    let online = sys.path().join("devices/system/cpu/online");
+    fs::create_dir_all(online.parent().unwrap()).unwrap();
+    fs::write(&online, "0-3\n").unwrap();
+    let roots = Roots { proc: sys.path().join("proc"), sys: sys.path().to_owned() };
+    let mut witness = Witness::open(Options { roots, ..Options::default() }, Vec::new(), None);
+    let cpus = |witness: &mut Witness, look| witness.look(Nanos::SECOND, look).capacity.cpu.online;
+    assert_eq!(cpus(&mut witness, Look::Full), Some(4));
+    for (list, count) in [("0-1\n", 2), ("0\n", 1)] {
+        fs::write(&online, list).unwrap();
+        witness.hotplugged();
+        let look = if count == 2 { Look::Full } else { Look::Tick };
+        assert_eq!(cpus(&mut witness, look), Some(count));
+    }
+}
