@@ -2,6 +2,7 @@
 
 use super::cpulist::CpuList;
 use super::file::{KernelError, KernelFile, read_once};
+use super::text;
 use crate::units::{MilliCpu, Nanos};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -107,13 +108,13 @@ impl Cgroup {
         if let Some(file) = &self.stat {
             let mut text = Vec::new();
             file.read_into(&mut text)?;
-            let micros = |name| field(&text, name).map(|micros: u64| Nanos(micros.saturating_mul(1000)));
+            let micros = |name| number_in(&text, name).map(|micros| Nanos(micros.saturating_mul(1000)));
             match self.version {
                 Version::Two => {
                     facts.usage = micros("usage_usec");
                     facts.throttled = micros("throttled_usec");
                 }
-                Version::One => facts.throttled = field(&text, "throttled_time").map(Nanos),
+                Version::One => facts.throttled = number_in(&text, "throttled_time").map(Nanos),
             }
         }
         if self.version == Version::One {
@@ -177,9 +178,8 @@ fn millis(quota: &str, period: &str) -> Option<MilliCpu> {
     u64::try_from(millis).ok().map(MilliCpu)
 }
 
-fn field(text: &[u8], name: &str) -> Option<u64> {
-    let text = std::str::from_utf8(text).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+fn number_in(stat: &[u8], name: &str) -> Option<u64> {
+    text::field(stat, name)?.parse().ok()
 }
 
 #[cfg(test)]

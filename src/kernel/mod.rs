@@ -12,6 +12,7 @@ pub(crate) mod file;
 mod iomem;
 mod kpageflags;
 mod sources;
+mod text;
 mod virtio;
 mod zoneinfo;
 

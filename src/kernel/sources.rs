@@ -7,10 +7,9 @@ use super::cpulist::CpuList;
 use super::device_config::{DeviceConfig, Window};
 use super::file::{KernelError, KernelFile, read_once, sorted};
 use super::iomem::{self, IoMemory, Span};
-use super::{CpuFacts, CpuStat, Layout, MemoryFacts, Zones, kpageflags, virtio, zoneinfo};
+use super::{CpuFacts, CpuStat, Layout, MemoryFacts, Zones, kpageflags, text, virtio, zoneinfo};
 use crate::capacity::Scan;
 use crate::units::{Bytes, MilliCpu, Nanos};
-use procfs::{FromBufRead, FromBufReadSI, KernelStats, VmStat};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -252,8 +251,10 @@ impl Sources {
             return Some(Ok(bytes));
         }
         Some(parse_file(&self.vmstat, &mut self.buffer, |text| {
-            let VmStat(counts) = VmStat::from_buf_read(text).map_err(|error| error.to_string())?;
-            let count = |name: &str| counts.get(name).copied().ok_or_else(|| format!("no {name} in it"));
+            let count = |name: &str| {
+                let value = text::field(text, name).and_then(|value| value.parse::<i64>().ok());
+                value.ok_or_else(|| format!("no {name} in it"))
+            };
             let net = count("balloon_inflate")?.saturating_sub(count("balloon_deflate")?);
             let pages = u64::try_from(net).map_err(|_| format!("{net} pages in the balloon"))?;
             pages
@@ -270,12 +271,15 @@ impl Sources {
 
     fn read_stat(&mut self) -> Result<CpuStat, KernelError> {
         parse_file(&self.stat, &mut self.buffer, |text| {
-            let stat = KernelStats::from_buf_read(text, procfs::current_system_info());
-            let total = stat.map_err(|error| error.to_string())?.total;
-            let ticks = |ticks: u64| Nanos(ticks.saturating_mul(1_000_000_000 / USER_HZ));
-            let busy = [Some(total.user), Some(total.nice), Some(total.system), total.irq, total.softirq];
-            let busy = busy.into_iter().flatten().fold(0, u64::saturating_add);
-            Ok(CpuStat { steal: ticks(total.steal.unwrap_or(0)), busy: ticks(busy) })
+            let times = text::field(text, "cpu").ok_or("no line of all CPUs in it")?;
+            let mut ticks = [0; 8];
+            for (slot, word) in ticks.iter_mut().zip(times.split_ascii_whitespace()) {
+                *slot = word.parse().map_err(|_| format!("no CPU times: {times:?}"))?;
+            }
+            let [user, nice, system, _idle, _iowait, irq, softirq, steal] = ticks;
+            let nanos = |ticks: u64| Nanos(ticks.saturating_mul(1_000_000_000 / USER_HZ));
+            let busy = [user, nice, system, irq, softirq].into_iter().fold(0, u64::saturating_add);
+            Ok(CpuStat { steal: nanos(steal), busy: nanos(busy) })
         })
     }
 
@@ -325,9 +329,7 @@ fn parse_file<T>(
 }
 
 fn kib_field(text: &[u8], name: &str) -> Option<Bytes> {
-    let text = std::str::from_utf8(text).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let kib: u64 = text::field(text, name)?.strip_suffix("kB")?.trim_ascii_end().parse().ok()?;
     kib.checked_mul(1024).map(Bytes).filter(|bytes| *bytes <= Bytes::PHYSICAL_MAX)
 }
 
