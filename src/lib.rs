@@ -7,7 +7,10 @@
 //! ```
 //!
 //! The modules in reading order. Pure, with time as an argument: [`units`], [`capacity`], [`meter`], [`wire`],
-//! [`session`]. Edges that do I/O: [`kernel`], [`agent`], [`host`].
+//! [`session`]. Edges that do I/O: [`kernel`], [`agent`], [`host`]. The whole picture is in [`architecture`].
+
+#[doc = include_str!("architecture.md")]
+pub mod architecture {}
 
 pub mod units;
 

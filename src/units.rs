@@ -63,8 +63,16 @@ unit!(
     MilliCpu, u64, " millicpu"
 );
 unit!(
+    /// Memory as it is billed: whole binary megabytes.
+    Mib, u64, " MiB"
+);
+unit!(
     /// Memory × time.
     ByteNanos, u128, " byte·ns"
+);
+unit!(
+    /// Billed memory × time.
+    MibNanos, u128, " MiB·ns"
 );
 unit!(
     /// CPU entitlement × time.
@@ -114,6 +122,15 @@ impl Mul<Nanos> for Bytes {
     /// Two `u64` factors never overflow a `u128`.
     fn mul(self, span: Nanos) -> ByteNanos {
         ByteNanos(u128::from(self.0) * u128::from(span.0))
+    }
+}
+
+impl Mul<Nanos> for Mib {
+    type Output = MibNanos;
+
+    /// Two `u64` factors never overflow a `u128`.
+    fn mul(self, span: Nanos) -> MibNanos {
+        MibNanos(u128::from(self.0) * u128::from(span.0))
     }
 }
 

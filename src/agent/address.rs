@@ -121,6 +121,16 @@ impl fmt::Display for Address {
     }
 }
 
+impl fmt::Display for NotifyAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Host { port } => write!(f, "vsock://{VMADDR_CID_HOST}:{port}"),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +139,9 @@ mod tests {
     fn addresses_are_read_and_written_the_same() {
         for text in ["vsock://any:1020", "vsock://any:4294967294", "unix:///run/x.sock"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        for text in ["vsock://2:1020", "unix:///run/x.sock", "none"] {
+            assert_eq!(text.parse::<NotifyAddress>().unwrap().to_string(), text);
         }
         assert_eq!("vsock://any".parse(), Ok(Address::Vsock { port: 1020 }));
         assert_eq!("vsock://2:7".parse(), Ok(NotifyAddress::Host { port: 7 }));

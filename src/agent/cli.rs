@@ -16,7 +16,8 @@ Usage: guestmeterd [OPTIONS]
 Options:
   --listen URI        vsock://any:PORT or unix:///PATH; repeatable
                       [default: the sockets systemd passes, else vsock://any:1020]
-  --notify URI        vsock://2:PORT, unix:///PATH or none; not used by this version [default: vsock://2:1020]
+  --notify URI        vsock://2:PORT, unix:///PATH or none: who is told of boots and resumes
+                      [default: vsock://2:1020]
   --tick TIME         how often to look where nothing happens, 100ms to 1h [default: 5s]
   --state PATH        counters that survive the agent; on a tmpfs [default: /run/guestmeter/state]
   --cgroup PATH       the cgroup of the sandbox, for its CPU quota
@@ -25,6 +26,8 @@ Options:
   --user NAME         become this user once all is open
   --proc-root PATH    [default: /proc]
   --sys-root PATH     [default: /sys]
+  --dev-root PATH     where vmclock0 is [default: /dev]
+  --no-seccomp        let it make any system call: for valgrind and the like, which make their own inside it
   --once              print one reading as key=value lines and exit
   --version           print version, revision and protocol version
   --help              print this
@@ -66,10 +69,14 @@ pub struct Options {
     pub allow_peers: Vec<u32>,
     /// Who to become.
     pub user: Option<String>,
+    /// Whether system calls that are not on the agent's list end it.
+    pub seccomp: bool,
     /// procfs.
     pub proc_root: PathBuf,
     /// sysfs.
     pub sys_root: PathBuf,
+    /// Where device files are.
+    pub dev_root: PathBuf,
 }
 
 impl Default for Options {
@@ -83,8 +90,10 @@ impl Default for Options {
             device_config: false,
             allow_peers: Vec::new(),
             user: None,
+            seccomp: true,
             proc_root: PathBuf::from("/proc"),
             sys_root: PathBuf::from("/sys"),
+            dev_root: PathBuf::from("/dev"),
         }
     }
 }
@@ -139,6 +148,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
             Long("user") => options.user = Some(text(&mut parser, "--user")?),
             Long("proc-root") => options.proc_root = path(&mut parser, "--proc-root")?,
             Long("sys-root") => options.sys_root = path(&mut parser, "--sys-root")?,
+            Long("dev-root") => options.dev_root = path(&mut parser, "--dev-root")?,
+            Long("no-seccomp") => options.seccomp = false,
             Long("once") => set(&mut mode, "--once")?,
             Long("version") | Short('V') => return Ok(Command::Version),
             Long("help") | Short('h') => return Ok(Command::Help),
@@ -232,7 +243,8 @@ mod tests {
     #[test]
     fn every_flag_is_read() {
         let line = "--listen unix:///a --listen vsock://any:7 --notify none --tick 500ms --state /s --cgroup /c \
-                    --device-config --allow-peer 1 --allow-peer 3 --user u --proc-root /p --sys-root /y";
+                    --device-config --allow-peer 1 --allow-peer 3 --user u --no-seccomp --proc-root /p --sys-root /y \
+                    --dev-root /v";
         let wanted = Options {
             listen: vec![Address::Unix("/a".into()), Address::Vsock { port: 7 }],
             notify: NotifyAddress::None,
@@ -242,8 +254,10 @@ mod tests {
             device_config: true,
             allow_peers: vec![1, 3],
             user: Some("u".to_owned()),
+            seccomp: false,
             proc_root: "/p".into(),
             sys_root: "/y".into(),
+            dev_root: "/v".into(),
         };
         assert_eq!(of(line), Ok(Command::Serve(wanted.clone())));
         assert_eq!(of(&format!("doctor {line}")), Ok(Command::Doctor(wanted)));
@@ -264,8 +278,10 @@ mod tests {
             "--device-config",
             "--allow-peer",
             "--user",
+            "--no-seccomp",
             "--proc-root",
             "--sys-root",
+            "--dev-root",
             "--once",
             "--version",
             "--help",

@@ -1,17 +1,15 @@
 //! One connection's bytes: in to the decoder, out from a queue; both bounded.
 
-use super::descriptor;
 use super::listener::Peer;
+use super::poller::{Poller, Watched};
 use crate::units::Nanos;
 use crate::wire::message::{Refusal, Request};
 use crate::wire::{self, Decoder, FrameError};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::task::{Context, Poll};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// Read at once; what follows waits in the socket, where it slows its sender.
 const READ_BYTES: usize = 4096;
@@ -37,6 +35,14 @@ pub(super) enum Gone {
     Slow(usize),
 }
 
+impl Gone {
+    /// A reset is what a restore does to a connection; so does a peer that dies.
+    pub(super) fn is_reset(&self) -> bool {
+        let Self::Failed(error) = self else { return false };
+        matches!(Errno::from_io_error(error), Some(Errno::CONNRESET | Errno::NOTCONN))
+    }
+}
+
 /// What came in.
 #[derive(Debug)]
 pub(super) enum Received {
@@ -49,11 +55,13 @@ pub(super) enum Received {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: AsyncFd<OwnedFd>,
+    stream: Watched,
     pub(super) peer: Peer,
     decoder: Decoder,
+    /// Bytes that the decoder has, and the socket still.
+    peeked: usize,
     /// The decoder may hold a whole frame that was not taken yet.
-    pub(super) unread: bool,
+    unread: bool,
     unsent: Vec<u8>,
     sent: usize,
     /// Set once closed: when to give up sending.
@@ -61,24 +69,29 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Must be called inside the runtime.
-    pub(super) fn new(stream: OwnedFd, peer: Peer) -> io::Result<Self> {
-        Ok(Self {
-            stream: descriptor::watch(stream, Interest::READABLE | Interest::WRITABLE)?,
+    pub(super) fn new(poller: &mut Poller, stream: OwnedFd, peer: Peer) -> io::Result<Self> {
+        Ok(Self::over(poller.watch(stream)?, peer))
+    }
+
+    /// One that is watched already.
+    pub(super) fn over(stream: Watched, peer: Peer) -> Self {
+        Self {
+            stream,
             peer,
             decoder: Decoder::new(),
+            peeked: 0,
             unread: false,
             unsent: Vec::new(),
             sent: 0,
             closing: None,
-        })
+        }
     }
 
-    /// Ready once bytes can be read, where they are `wanted`, or written, where there are any.
-    pub(super) fn poll_ready(&self, cx: &mut Context<'_>, wanted: bool) -> Poll<()> {
-        let readable = wanted && self.closing.is_none() && self.stream.poll_read_ready(cx).is_ready();
-        let writable = !self.is_flushed() && self.stream.poll_write_ready(cx).is_ready();
-        if readable || writable { Poll::Ready(()) } else { Poll::Pending }
+    /// Whether bytes may be read, where they are `wanted`, or written, where there are any, or it has failed.
+    pub(super) fn has_news(&self, wanted: bool) -> bool {
+        let reads = wanted && self.closing.is_none();
+        (reads && (self.unread || self.stream.is_readable()))
+            || (!self.is_flushed() && self.stream.is_writable())
     }
 
     /// The next frame, read from the socket if the decoder has none.
@@ -103,20 +116,50 @@ impl Connection {
     }
 
     /// Reads once; says whether there was something.
+    ///
+    /// The bytes stay in the socket until the answer is out: on vsock, taking the last of them sends the peer a credit
+    /// update, whose interrupts would come first (`virtio_transport_stream_do_dequeue`).
+    // Not inlined: the loop would stand on the buffer.
+    #[inline(never)]
     fn receive(&mut self) -> Result<bool, Gone> {
-        let mut bytes = [0; READ_BYTES];
-        let received = self
-            .stream
-            .try_io(Interest::READABLE, |stream| Ok(recv(stream, &mut bytes[..], RecvFlags::DONTWAIT)?));
-        match received {
-            Ok((0, _)) => Err(Gone::ByPeer),
-            Ok((length, _)) => {
-                self.decoder.push(bytes.get(..length).unwrap_or_default());
+        if !self.stream.is_readable() {
+            return Ok(false);
+        }
+        self.take_peeked()?;
+        let mut space = [MaybeUninit::uninit(); READ_BYTES];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match recv(self.stream.descriptor(), space.as_mut_slice(), flags) {
+            Ok((([], _), _)) => Err(Gone::ByPeer),
+            Ok(((bytes, rest), _)) => {
+                self.decoder.push(bytes);
+                self.peeked = bytes.len();
+                if !rest.is_empty() {
+                    self.stream.all_read();
+                }
                 Ok(true)
             }
-            Err(error) if is_transient(&error) => Ok(false),
-            Err(error) => Err(Gone::Failed(error)),
+            Err(Errno::AGAIN) => {
+                self.stream.nothing_to_read();
+                Ok(false)
+            }
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(Gone::Failed(error.into())),
         }
+    }
+
+    /// Takes from the socket what the decoder has.
+    #[inline(never)]
+    pub(super) fn take_peeked(&mut self) -> Result<(), Gone> {
+        let mut space = [MaybeUninit::uninit(); READ_BYTES];
+        while let Some(space) = space.get_mut(..self.peeked).filter(|space| !space.is_empty()) {
+            match recv(self.stream.descriptor(), space, RecvFlags::DONTWAIT) {
+                Ok((([], _), _)) => return Err(Gone::ByPeer),
+                Ok(((taken, _), _)) => self.peeked = self.peeked.saturating_sub(taken.len()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(Gone::Failed(error.into())),
+            }
+        }
+        Ok(())
     }
 
     /// Where replies are encoded to; [`Connection::flush`] sends them.
@@ -127,15 +170,18 @@ impl Connection {
     /// Sends what the socket takes.
     pub(super) fn flush(&mut self) -> Result<(), Gone> {
         while let Some(rest) = self.unsent.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            let sent = self.stream.try_io(Interest::WRITABLE, |stream| {
-                Ok(send(stream, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
-            });
-            match sent {
+            match send(self.stream.descriptor(), rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(sent) => self.sent += sent,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_transient(&error) => break,
-                Err(error) => return Err(Gone::Failed(error)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::NOBUFS) => {
+                    self.stream.no_room().map_err(Gone::Failed)?;
+                    break;
+                }
+                Err(error) => return Err(Gone::Failed(error.into())),
             }
+        }
+        if self.is_flushed() {
+            self.stream.all_written().map_err(Gone::Failed)?;
         }
         self.unsent.drain(..self.sent);
         self.sent = 0;
@@ -170,9 +216,4 @@ impl Connection {
     fn is_flushed(&self) -> bool {
         self.unsent.len() == self.sent
     }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-        || error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error())
 }

@@ -1,11 +1,14 @@
-//! The loop: one clock read per wake-up, then what came in, then time, then what goes out.
+//! The loop: clocks and signals are read once per wake-up, then what came in, then time, then what goes out.
 
 use super::clock;
 use super::connection::{Connection, Gone, Received};
 use super::listener::Listener;
+use super::notifier::{Dialed, Notifier};
+use super::poller::Poller;
+use super::signals::Traces;
 use super::state::StateFile;
+use super::stop::StopSignals;
 use super::supervisor::Supervisor;
-use super::timer::Timer;
 use super::uevent::Uevents;
 use super::witness::{Look, Sight, Witness};
 use crate::capacity::Remark;
@@ -13,10 +16,7 @@ use crate::session::{Action, ConnectionId, Depth, Event, Note, Session, Table};
 use crate::units::{Bytes, Nanos};
 use crate::wire;
 use crate::wire::message::{Clock, Message};
-use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Connections taken in one wake-up and listener.
 const ACCEPTS_PER_WAKE_MAX: usize = 8;
@@ -26,24 +26,32 @@ const ACCEPT_PAUSE: Nanos = Nanos::SECOND;
 const SOCKETS_MAX: usize = 16;
 /// Frames of one connection served in one wake-up; its others come in the next.
 const FRAMES_PER_WAKE_MAX: usize = 16;
-/// Looks in one wake-up: the first may call for a closer one.
-const LOOKS_PER_WAKE_MAX: usize = 3;
+/// How long a closer look that a look calls for may wait: its answer is on the way, and the host's next word, the ack,
+/// must not wait behind it.
+const CLOSER_LOOK_WITHIN: Nanos = Nanos(5_000_000);
 
 /// What wakes the loop.
 pub(super) struct Sockets {
+    poller: Poller,
     listeners: Vec<Listener>,
+    notifier: Notifier,
     uevents: Option<Uevents>,
-    terminate: Signal,
-    interrupt: Signal,
-    timer: Timer,
+    traces: Traces,
+    stop: StopSignals,
 }
 
 impl Sockets {
-    /// Adds SIGTERM and SIGINT. Must be called inside the runtime.
-    pub(super) fn new(listeners: Vec<Listener>, uevents: Option<Uevents>) -> io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { listeners, uevents, terminate, interrupt, timer: Timer::new()? })
+    /// Adds SIGTERM and SIGINT.
+    pub(super) fn new(
+        mut poller: Poller,
+        listeners: Vec<Listener>,
+        notifier: Notifier,
+        uevents: Option<Uevents>,
+        mut traces: Traces,
+    ) -> io::Result<Self> {
+        traces.watch(&mut poller);
+        let stop = StopSignals::new(&mut poller)?;
+        Ok(Self { poller, listeners, notifier, uevents, traces, stop })
     }
 }
 
@@ -59,9 +67,10 @@ pub(super) struct Daemon {
     next_connection: u64,
     /// No connection is taken before.
     accept_from: Nanos,
+    /// A closer look is due with the next wake-up, which is then at the latest.
+    closer_look: Option<Nanos>,
     /// SIGTERM or SIGINT came.
     stopping: bool,
-    status_changed: bool,
     /// Of the last look that had any.
     remarks: Vec<Remark>,
 }
@@ -70,6 +79,8 @@ pub(super) struct Daemon {
 struct Wake {
     now: Clock,
     look: Option<Look>,
+    /// Said once the answers are on their way.
+    notes: Vec<Note>,
 }
 
 impl Wake {
@@ -101,8 +112,8 @@ impl Daemon {
             connections: Table::default(),
             next_connection: 0,
             accept_from: Nanos::ZERO,
+            closer_look: None,
             stopping: false,
-            status_changed: false,
             remarks: Vec::new(),
         }
     }
@@ -110,26 +121,29 @@ impl Daemon {
     /// Serves until a signal ends it.
     ///
     /// # Errors
-    /// The timer cannot be set: without it nothing would be counted.
-    pub(super) async fn run(&mut self) -> io::Result<()> {
+    /// The kernel does not let it sleep.
+    pub(super) fn run(&mut self) -> io::Result<()> {
         let mut now = clock::now();
-        self.turn(now, false);
+        self.turn(now);
+        super::memory::give_back();
         self.supervisor.ready(&self.status());
         log::info!("ready: {}", self.status());
         while !(self.stopping && self.connections.is_empty()) {
-            self.sockets.timer.arm(self.deadline(now.monotonic))?;
-            let stop = self.wait(self.accept_from <= now.monotonic).await;
+            self.sockets.poller.sleep(self.idle(now.monotonic))?;
             now = clock::now();
-            self.turn(now, stop);
+            self.turn(now);
         }
         Ok(())
     }
 
-    /// One wake-up. What the kernel signals is taken before time is counted.
-    fn turn(&mut self, now: Clock, stop: bool) {
-        let mut wake = Wake { now, look: None };
+    /// One wake-up. A resume is noticed, and what the kernel tells is taken, before time is counted.
+    fn turn(&mut self, now: Clock) {
+        let mut wake = Wake { now, look: None, notes: Vec::new() };
+        let signals = self.sockets.traces.read();
+        self.step(&mut wake, Event::Signals(signals));
         self.take_uevents(&mut wake);
-        if stop && !self.stopping {
+        // Once it stops there is nothing more to be told.
+        if !self.stopping && self.sockets.stop.came() {
             self.stopping = true;
             self.sockets.listeners.clear();
             self.supervisor.stopping();
@@ -138,47 +152,44 @@ impl Daemon {
         // Who hung up makes room for who connects.
         self.receive(&mut wake);
         self.accept(&mut wake);
+        if self.sockets.notifier.deadline().is_some() {
+            self.take_dialed(&mut wake);
+        }
         self.step(&mut wake, Event::Timer);
         self.observe(&mut wake);
         self.flush(&mut wake);
+        self.say(&wake.notes);
+        self.closer_look = wake.look.map(|_| now.monotonic.saturating_add(CLOSER_LOOK_WITHIN));
         self.supervisor.alive(now.monotonic, self.session.deadline());
+    }
+
+    /// How long the loop may sleep without an event, seen from `now`.
+    fn idle(&self, now: Nanos) -> Nanos {
+        if self.has_news(now) { Nanos::ZERO } else { self.deadline(now).saturating_sub(now) }
+    }
+
+    /// Whether something was told that was not taken yet, and is wanted.
+    fn has_news(&self, now: Nanos) -> bool {
+        let called = self.accept_from <= now && self.sockets.listeners.iter().any(Listener::is_called);
+        let hotplug = self.sockets.uevents.as_ref().is_some_and(Uevents::are_waiting);
+        called
+            || hotplug
+            || self.connections.iter().any(|(id, connection)| connection.has_news(self.session.accepts(id)))
     }
 
     /// When the loop has to go on without an event.
     fn deadline(&self, now: Nanos) -> Nanos {
-        if self.connections.iter().any(|(id, connection)| connection.unread && self.session.accepts(id)) {
-            return Nanos::ZERO;
-        }
         let closing = self.connections.values().filter_map(Connection::deadline);
         let paused = Some(self.accept_from).filter(|until| *until > now);
-        closing.chain(paused).chain(self.supervisor.deadline()).fold(self.session.deadline(), std::cmp::min)
-    }
-
-    /// Sleeps; says whether a signal to stop came.
-    async fn wait(&mut self, accepts: bool) -> bool {
-        poll_fn(|cx| {
-            let mut ready = self.sockets.timer.poll_rung(cx).is_ready();
-            let stop = self.sockets.terminate.poll_recv(cx).is_ready()
-                | self.sockets.interrupt.poll_recv(cx).is_ready();
-            ready |= stop;
-            ready |= self.sockets.uevents.as_ref().is_some_and(|uevents| uevents.poll_ready(cx).is_ready());
-            let accepting = if accepts { self.sockets.listeners.as_slice() } else { &[] };
-            for listener in accepting {
-                ready |= listener.poll_ready(cx).is_ready();
-            }
-            for (id, connection) in self.connections.iter() {
-                ready |= connection.poll_ready(cx, self.session.accepts(id)).is_ready();
-            }
-            if ready { Poll::Ready(stop) } else { Poll::Pending }
-        })
-        .await
+        let others = [paused, self.closer_look, self.sockets.notifier.deadline(), self.supervisor.deadline()];
+        closing.chain(others.into_iter().flatten()).fold(self.session.deadline(), std::cmp::min)
     }
 
     fn take_uevents(&mut self, wake: &mut Wake) {
         match self.sockets.uevents.as_ref().map(Uevents::take) {
             Some(Ok(true)) => {
                 self.witness.hotplugged();
-                wake.want(Look::Tick);
+                self.step(wake, Event::Hotplug);
             }
             Some(Err(error)) => {
                 log::error!(
@@ -217,15 +228,31 @@ impl Daemon {
                 log::warn!("{peer} is turned away: {SOCKETS_MAX} sockets are open");
                 continue;
             }
-            match Connection::new(stream, peer) {
+            match Connection::new(&mut self.sockets.poller, stream, peer) {
                 Ok(connection) => {
-                    let id = ConnectionId(self.next_connection);
-                    self.next_connection = self.next_connection.wrapping_add(1);
-                    self.connections.insert(id, connection);
+                    let id = self.take_in(connection);
                     self.step(wake, Event::Connected(id));
                 }
                 Err(error) => log::warn!("{peer} cannot be served: {error}"),
             }
+        }
+    }
+
+    fn take_in(&mut self, connection: Connection) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection = self.next_connection.wrapping_add(1);
+        self.connections.insert(id, connection);
+        id
+    }
+
+    fn take_dialed(&mut self, wake: &mut Wake) {
+        match self.sockets.notifier.dialed(wake.now.monotonic) {
+            Dialed::Pending => {}
+            Dialed::Open(stream, peer) => {
+                let id = self.take_in(Connection::over(stream, peer));
+                self.step(wake, Event::Dialed(id));
+            }
+            Dialed::Failed => self.step(wake, Event::DialFailed),
         }
     }
 
@@ -266,6 +293,11 @@ impl Daemon {
         match action {
             Action::Look(Depth::Hot) => wake.want(Look::Tick),
             Action::Look(Depth::Full) => wake.want(Look::Full),
+            Action::Resumed { requested } => self.witness.resumed(requested),
+            Action::Dial => {
+                self.sockets.notifier.dial(wake.now.monotonic, &mut self.sockets.poller);
+                self.take_dialed(wake);
+            }
             Action::Save => {
                 if let Err(error) = self.state.save(self.session.saved(), self.witness.baseline()) {
                     log::error!("{error}; a restart would lose what was counted since");
@@ -283,23 +315,34 @@ impl Daemon {
                     connection.close(wake.now.monotonic);
                 }
             }
-            Action::Log(note @ Note::Capacity { .. }) => {
-                log::info!("{note}");
-                self.status_changed = true;
-            }
-            Action::Log(note) => log::warn!("{note}"),
+            Action::Log(note) => wake.notes.push(note),
         }
     }
 
     fn observe(&mut self, wake: &mut Wake) {
-        for _ in 0..LOOKS_PER_WAKE_MAX {
-            let Some(look) = wake.look.take() else { break };
+        if self.closer_look.take().is_some() {
+            wake.want(Look::Full);
+        }
+        if let Some(look) = wake.look.take() {
+            if look == Look::Full {
+                // What needs no look does not wait for one.
+                self.flush(wake);
+            }
             let Sight { capacity, remarks } = self.witness.look(wake.now.monotonic, look);
             self.remark(remarks);
             let depth = if look == Look::Full { Depth::Full } else { Depth::Hot };
             self.step(wake, Event::Observed { capacity, depth });
         }
-        if std::mem::take(&mut self.status_changed) {
+    }
+
+    fn say(&mut self, notes: &[Note]) {
+        for note in notes {
+            match note {
+                Note::Capacity { .. } => log::info!("{note}"),
+                note => log::warn!("{note}"),
+            }
+        }
+        if notes.iter().any(|note| matches!(note, Note::Capacity { .. })) {
             self.supervisor.status(&self.status());
         }
     }
@@ -317,7 +360,7 @@ impl Daemon {
     fn flush(&mut self, wake: &mut Wake) {
         for id in self.connections.ids() {
             let Some(connection) = self.connections.get_mut(id) else { continue };
-            match connection.flush() {
+            match connection.flush().and_then(|()| connection.take_peeked()) {
                 Err(gone) => self.drop_connection(id, &gone, wake),
                 Ok(()) if connection.is_done(wake.now.monotonic) => {
                     self.connections.remove(id);
@@ -332,7 +375,7 @@ impl Daemon {
             if !matches!(gone, Gone::ByPeer) {
                 log::warn!("connection of {}: {gone}", connection.peer);
             }
-            self.step(wake, Event::Closed(id));
+            self.step(wake, Event::Closed { connection: id, reset: gone.is_reset() });
         }
     }
 

@@ -1,17 +1,8 @@
-//! Two things that Rust cannot check of a descriptor, each with its reason.
-#![allow(unsafe_code, reason = "taking a descriptor by number, and watching one, have no safe interface")]
+//! What Rust cannot check of a descriptor.
+#![allow(unsafe_code, reason = "taking a descriptor by number has no safe interface")]
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
-/// Watches a descriptor for readiness. Must be called inside the runtime.
-pub(super) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is open and is the same descriptor until it is dropped; `AsyncFd` owns it from here on, and
-    // nothing in the agent exchanges it through `get_mut`.
-    unsafe { Ok(AsyncFd::register_with_interest(descriptor, interest)?) }
-}
 
 /// Takes over all descriptors that systemd passed, with their names. To be called once, before anything else opens a
 /// descriptor.

@@ -1,15 +1,18 @@
 //! `doctor`: which sources are readable, and what keeps the reading from being exact.
 
+use super::Process;
 use super::cli::Options;
 use super::clock;
+use super::hardening::{self, Measure};
 use super::once::kernel_options;
+use super::signals::Traces;
 use super::witness::{Look, Witness};
 use crate::capacity::{Capacity, MemoryState, Precision};
 use crate::kernel::{KernelError, MemoryFacts};
 use std::fmt::Write;
 
 /// The findings, and whether the reading is exact.
-pub(super) fn examine(options: &Options) -> (String, bool) {
+pub(super) fn examine(options: &Options, process: Process) -> (String, bool) {
     let mut witness = Witness::open(kernel_options(options), Vec::new(), None);
     let sight = witness.look(clock::now().monotonic, Look::Full);
     let facts = witness.sources().read_memory();
@@ -59,12 +62,38 @@ pub(super) fn examine(options: &Options) -> (String, bool) {
         }),
     );
     say("/proc/stat", cpu.stat.map(|stat| format!("steal {}", stat.steal)));
+    signals(options, &mut text);
+    if process == Process::Own {
+        confinement(options, &mut text);
+    }
     for remark in &sight.remarks {
         let _ = writeln!(text, "note  {remark}");
     }
     let exact = sight.capacity.memory.precision == Precision::Exact;
     let _ = writeln!(text, "{}", verdict(&sight.capacity, &facts));
     (text, exact)
+}
+
+/// How a resume is noticed where the host does not announce it.
+fn signals(options: &Options, text: &mut String) {
+    let Traces { vmclock, vmgenid } = Traces::open(options, &mut Vec::new());
+    let found = [("VMClock", vmclock.map(|it| it.describe())), ("VMGenID", vmgenid.map(|it| it.describe()))];
+    for (name, finding) in found {
+        let _ = match finding {
+            Ok(found) => writeln!(text, "ok    {name}: {found}"),
+            Err(absent) => writeln!(text, "no    {name}: {absent}"),
+        };
+    }
+}
+
+/// What the agent denies itself on this machine, found by doing it here: nothing is left to be opened.
+fn confinement(options: &Options, text: &mut String) {
+    for Measure { name, taken } in hardening::apply(options) {
+        let _ = match taken {
+            Ok(how) => writeln!(text, "ok    confined by {name}: {how}"),
+            Err(refused) => writeln!(text, "no    confined by {name}: {refused}"),
+        };
+    }
 }
 
 fn boot(facts: &MemoryFacts) -> Result<String, KernelError> {

@@ -1,7 +1,8 @@
 //! Where hosts connect: vsock, Unix sockets, sockets passed by systemd; and who may.
 
 use super::address::Address;
-use super::descriptor;
+use super::poller::{Poller, Watched};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, fchmod, lstat, unlink};
 use rustix::io::Errno;
 use rustix::net::sockopt::{socket_acceptconn, socket_domain};
@@ -12,9 +13,6 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::task::{Context, Poll};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockListener, VsockStream};
 
 /// Connections that wait for the agent; it answers in a tick's time at the very latest.
@@ -75,7 +73,7 @@ impl Peer {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
     Vsock,
     Unix,
@@ -83,7 +81,7 @@ enum Family {
 
 /// A listening socket.
 pub(super) struct Listener {
-    socket: AsyncFd<OwnedFd>,
+    socket: Watched,
     family: Family,
     name: String,
     /// Removed at the end; systemd's are not ours to remove.
@@ -91,8 +89,8 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Binds. Must be called inside the runtime.
-    pub(super) fn bind(address: &Address) -> Result<Self, ListenError> {
+    /// Binds.
+    pub(super) fn bind(poller: &mut Poller, address: &Address) -> Result<Self, ListenError> {
         let system = |source| ListenError::System { address: address.clone(), source };
         let (socket, family, bound) = match address {
             Address::Vsock { port } => {
@@ -101,11 +99,11 @@ impl Listener {
             }
             Address::Unix(path) => (bind_unix(address, path)?, Family::Unix, Some(path.clone())),
         };
-        Self::watch(socket, family, address.to_string(), bound).map_err(system)
+        Self::watch(poller, socket, family, address.to_string(), bound).map_err(system)
     }
 
-    /// Takes a socket that systemd opened. Must be called inside the runtime.
-    pub(super) fn passed(name: String, socket: OwnedFd) -> Result<Self, ListenError> {
+    /// Takes a socket that systemd opened.
+    pub(super) fn passed(poller: &mut Poller, name: String, socket: OwnedFd) -> Result<Self, ListenError> {
         let refuse = |cause: String| ListenError::Passed { name: name.clone(), cause };
         match socket_acceptconn(&socket) {
             Ok(true) => {}
@@ -118,14 +116,19 @@ impl Listener {
             Ok(_) => return Err(refuse("is neither a vsock nor a Unix socket".to_owned())),
             Err(error) => return Err(refuse(format!("has no known domain: {error}"))),
         };
-        Self::watch(socket, family, format!("socket {name:?} from systemd"), None)
+        Self::watch(poller, socket, family, format!("socket {name:?} from systemd"), None)
             .map_err(|error| refuse(format!("cannot be waited for: {error}")))
     }
 
-    fn watch(socket: OwnedFd, family: Family, name: String, bound: Option<PathBuf>) -> io::Result<Self> {
+    fn watch(
+        poller: &mut Poller,
+        socket: OwnedFd,
+        family: Family,
+        name: String,
+        bound: Option<PathBuf>,
+    ) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        let socket = descriptor::watch(socket, Interest::READABLE)?;
-        Ok(Self { socket, family, name, bound })
+        Ok(Self { socket: poller.watch(socket)?, family, name, bound })
     }
 
     /// Where it listens, for a person.
@@ -133,19 +136,23 @@ impl Listener {
         &self.name
     }
 
-    /// Ready once somebody connects.
-    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.socket.poll_read_ready(cx).map(|_| ())
+    /// Whether somebody connects who was not taken yet.
+    pub(super) fn is_called(&self) -> bool {
+        self.socket.is_readable()
     }
 
     /// The next connection that waits.
     pub(super) fn accept(&self) -> io::Result<Option<(OwnedFd, Peer)>> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let accepted = self.socket.try_io(Interest::READABLE, |socket| Ok(accept_with(socket, flags)?));
-        let stream = match accepted {
+        if !self.socket.is_readable() {
+            return Ok(None);
+        }
+        let stream = match self.accept_stream() {
             Ok(stream) => stream,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error),
+            Err(Errno::AGAIN) => {
+                self.socket.nothing_to_read();
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
         };
         match self.family {
             Family::Unix => Ok(Some((stream, Peer::Unix))),
@@ -155,6 +162,15 @@ impl Listener {
                 Ok(Some((stream.into(), peer)))
             }
         }
+    }
+
+    fn accept_stream(&self) -> Result<OwnedFd, Errno> {
+        let socket = self.socket.descriptor();
+        // An accept that finds nobody there sleeps on vsock to the kernel's next tick, whatever it was told.
+        if self.family == Family::Vsock && !is_readable(socket)? {
+            return Err(Errno::AGAIN);
+        }
+        accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
     }
 }
 
@@ -185,7 +201,8 @@ fn bind_unix(address: &Address, path: &Path) -> Result<OwnedFd, ListenError> {
     Ok(socket)
 }
 
-fn unix_socket() -> Result<OwnedFd, Errno> {
+/// A stream that blocks nowhere.
+pub(super) fn unix_socket() -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
@@ -204,15 +221,16 @@ fn remove_stale(address: &Address, path: &Path, name: &SocketAddrUnix) -> Result
     }
 }
 
+fn is_readable(socket: &OwnedFd) -> Result<bool, Errno> {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&at_once))? > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Nanos;
     use std::os::unix::fs::PermissionsExt;
-
-    fn in_runtime<T>(test: impl FnOnce() -> T) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-        runtime.block_on(async { test() })
-    }
 
     #[test]
     fn the_host_may_connect_and_loopback_may_not() {
@@ -230,12 +248,17 @@ mod tests {
         let address = Address::Unix(path.clone());
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "a dropped standard listener leaves its file: stale");
-        in_runtime(|| {
-            let listener = Listener::bind(&address).unwrap();
-            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-            assert!(matches!(Listener::bind(&address), Err(ListenError::InUse(_))));
-            assert!(listener.accept().unwrap().is_none());
-        });
+        let mut poller = Poller::new().unwrap();
+        let listener = Listener::bind(&mut poller, &address).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(Listener::bind(&mut poller, &address), Err(ListenError::InUse(_))));
+        // The other attempt has connected, to see whether somebody listens.
+        poller.sleep(Nanos::ZERO).unwrap();
+        assert!(listener.is_called());
+        assert!(matches!(listener.accept(), Ok(Some((_, Peer::Unix)))));
+        assert!(listener.accept().unwrap().is_none());
+        assert!(!listener.is_called());
+        drop(listener);
         assert!(!path.exists());
     }
 
@@ -244,29 +267,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("precious");
         std::fs::write(&path, "data").unwrap();
-        in_runtime(|| {
-            assert!(matches!(Listener::bind(&Address::Unix(path.clone())), Err(ListenError::NotASocket(_))));
-        });
+        let refused = Listener::bind(&mut Poller::new().unwrap(), &Address::Unix(path.clone()));
+        assert!(matches!(refused, Err(ListenError::NotASocket(_))));
         assert_eq!(std::fs::read(&path).unwrap(), b"data");
     }
 
     #[test]
     fn what_systemd_passes_must_be_a_listening_socket() {
         let folder = tempfile::tempdir().unwrap();
-        in_runtime(|| {
-            let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-            let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-            let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            for (socket, cause) in [
-                (file, "is not a socket"),
-                (OwnedFd::from(one), "does not listen"),
-                (OwnedFd::from(tcp), "neither a vsock nor a Unix socket"),
-            ] {
-                let error = Listener::passed("x".to_owned(), socket).err().unwrap().to_string();
-                assert!(error.contains(cause), "{error}");
-            }
-            let unix = std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap();
-            Listener::passed("x".to_owned(), OwnedFd::from(unix)).unwrap();
-        });
+        let mut poller = Poller::new().unwrap();
+        let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for (socket, cause) in [
+            (file, "is not a socket"),
+            (OwnedFd::from(one), "does not listen"),
+            (OwnedFd::from(tcp), "neither a vsock nor a Unix socket"),
+        ] {
+            let error = Listener::passed(&mut poller, "x".to_owned(), socket).err().unwrap().to_string();
+            assert!(error.contains(cause), "{error}");
+        }
+        let unix = std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap();
+        Listener::passed(&mut poller, "x".to_owned(), OwnedFd::from(unix)).unwrap();
     }
 }

@@ -1,7 +1,8 @@
 //! The agent's I/O: one thread, one loop.
 //!
-//! [`run`] takes a command line: [`cli`] reads it, `start` opens everything and gives privilege up, `daemon` is the
-//! loop that carries out what [`crate::session`] decides.
+//! [`run`] takes a command line: [`cli`] reads it, `start` opens everything and gives privilege up, `hardening` denies
+//! the process whatever else it could do, `daemon` is the loop that carries out what [`crate::session`] decides. `signals` are the traces that resumes leave, `listener` is
+//! where hosts connect, `notifier` the connection that the agent opens itself.
 
 pub mod cli;
 
@@ -21,13 +22,21 @@ mod clock;
 mod connection;
 mod descriptor;
 mod exit;
+mod hardening;
 mod listener;
 mod log;
+mod memory;
+mod notifier;
 mod passed;
+mod poller;
 mod privilege;
+mod seccomp;
+mod signals;
 pub mod state;
+mod stop;
 mod supervisor;
-mod timer;
+#[doc = include_str!("threat_model.md")]
+pub mod threat_model {}
 mod uevent;
 pub mod witness;
 
@@ -37,10 +46,18 @@ use crate::wire::version;
 use cli::Command;
 use std::ffi::OsString;
 use std::io::Write;
-use std::process::ExitCode;
 
-/// Runs `guestmeterd` with these arguments, the program's name left out.
-pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Whose process the agent runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// Its own: once all is open it is confined to what the agent does, for good.
+    Own,
+    /// Another program's, which goes on doing what it does.
+    Shared,
+}
+
+/// Runs `guestmeterd` with these arguments, the program's name left out; gives its exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, process: Process) -> u8 {
     let command = match cli::parse(arguments) {
         Ok(command) => command,
         Err(error) => return fail(&format_args!("{error}\nTry guestmeterd --help."), exit::USAGE),
@@ -56,30 +73,31 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         )),
         Command::Once(options) => print(&once::text(&options)),
         Command::Doctor(options) => {
-            let (text, exact) = doctor::examine(&options);
+            let (text, exact) = doctor::examine(&options, process);
             let printed = print(&text);
-            if exact { printed } else { ExitCode::from(exit::INEXACT) }
+            if exact { printed } else { exit::INEXACT }
         }
         Command::OpenSources(options) => match open_sources::store(&options) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => exit::SUCCESS,
             Err(error) => fail(&format_args!("{error}"), exit::OSERR),
         },
-        Command::Serve(options) => match start::serve(&options) {
-            Ok(()) => ExitCode::SUCCESS,
+        Command::Serve(options) => match start::serve(&options, process) {
+            Ok(()) => exit::SUCCESS,
             Err(error) => fail(&format_args!("{error}"), error.exit_code()),
         },
     }
 }
 
-fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(exit::OSERR),
+fn print(text: &str) -> u8 {
+    let mut output = std::io::stdout();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => exit::SUCCESS,
+        Err(_) => exit::OSERR,
     }
 }
 
-fn fail(error: &std::fmt::Arguments<'_>, code: u8) -> ExitCode {
+fn fail(error: &std::fmt::Arguments<'_>, code: u8) -> u8 {
     // Nobody is left to tell if standard error is gone.
     let _ = writeln!(std::io::stderr(), "guestmeterd: {error}");
-    ExitCode::from(code)
+    code
 }

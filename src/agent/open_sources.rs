@@ -6,8 +6,10 @@ use super::cli::Options;
 use super::clock;
 use super::once::kernel_options;
 use super::passed::SOURCE_PREFIX;
+use super::signals::vmclock;
 use super::supervisor::Supervisor;
-use crate::kernel::Sources;
+use crate::kernel::{KernelError, Sources};
+use rustix::io::Errno;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -39,11 +41,14 @@ pub(super) fn store(options: &Options) -> Result<(), StoreError> {
     if !supervisor.is_there() {
         return Err(StoreError::NoSupervisor);
     }
-    for (name, opened) in Sources::privileged(&kernel_options(options)) {
+    let vmclock = (vmclock::NAME.to_owned(), vmclock::open(&options.dev_root));
+    for (name, opened) in Sources::privileged(&kernel_options(options)).into_iter().chain([vmclock]) {
         match opened {
             Ok(descriptor) => supervisor
                 .store(&format!("{SOURCE_PREFIX}{name}"), descriptor.as_fd())
                 .map_err(|source| StoreError::Store { name, source })?,
+            // Most VMs have no VMClock.
+            Err(KernelError::Open { cause: Errno::NOENT, .. }) if name == vmclock::NAME => {}
             Err(error) => log::warn!("{name} is not stored: {error}"),
         }
     }

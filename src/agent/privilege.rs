@@ -1,9 +1,11 @@
 //! Giving up root once the sources are open, for systems without systemd.
 
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
-    set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
 };
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -38,7 +40,7 @@ pub(super) enum PrivilegeError {
         /// What was tried.
         step: &'static str,
         /// The system's word.
-        source: rustix::io::Errno,
+        source: Errno,
     },
 }
 
@@ -59,7 +61,7 @@ impl User {
         parse(name, &passwd, &groups).ok_or_else(|| PrivilegeError::NoSuchUser(name.to_owned()))
     }
 
-    /// Becomes that user, for good: groups, ids, capability sets, and no new privileges.
+    /// Becomes that user, for good: groups, ids and capability sets.
     ///
     /// The agent has one thread; the system calls act on that thread.
     pub(super) fn become_it(&self) -> Result<(), PrivilegeError> {
@@ -72,29 +74,45 @@ impl User {
             let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
             let gid = Gid::from_raw(self.gid);
             let uid = Uid::from_raw(self.uid);
-            // Needs CAP_SETPCAP, so it comes before the ids.
-            for capability in CapabilitySet::all().iter() {
-                match remove_capability_from_bounding_set(capability) {
-                    // A capability that this kernel does not know.
-                    Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-                    Err(source) => return Err(failed("capability bounding set")(source)),
-                }
-            }
+            empty_bounding_set().map_err(failed("capability bounding set"))?;
             set_thread_groups(&groups).map_err(failed("setgroups"))?;
             set_thread_res_gid(gid, gid, gid).map_err(failed("setresgid"))?;
             set_thread_res_uid(uid, uid, uid).map_err(failed("setresuid"))?;
         }
-        clear_ambient_capability_set().map_err(failed("ambient capabilities"))?;
-        let none = CapabilitySet::empty();
-        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-        set_capabilities(None, sets).map_err(failed("capset"))?;
-        set_no_new_privs(true).map_err(failed("no_new_privs"))
+        drop_capabilities().map_err(failed("capabilities"))
     }
 
     /// Who owns the state file after that.
     pub(super) fn ids(&self) -> (u32, u32) {
         (self.uid, self.gid)
     }
+}
+
+/// Empties every capability set of this thread. What the service manager emptied already is left alone: its filter of
+/// system calls may not allow more.
+pub(super) fn drop_capabilities() -> Result<(), Errno> {
+    let CapabilitySets { effective, permitted, inheritable } = capabilities(None)?;
+    if effective.contains(CapabilitySet::SETPCAP) {
+        empty_bounding_set()?;
+    }
+    clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    if [effective, permitted, inheritable] == [none; 3] {
+        return Ok(());
+    }
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+}
+
+/// Needs CAP_SETPCAP.
+fn empty_bounding_set() -> Result<(), Errno> {
+    for capability in CapabilitySet::all().iter() {
+        match remove_capability_from_bounding_set(capability) {
+            // A capability that this kernel does not know.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn read(user: &str, path: &Path) -> Result<String, PrivilegeError> {

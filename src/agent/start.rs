@@ -1,19 +1,23 @@
 //! From a command line to a running agent: everything is opened, then privilege is given up, then it serves.
 
-use super::address::{Address, PORT_DEFAULT};
+use super::address::{Address, NotifyAddress, PORT_DEFAULT};
 use super::cli::Options;
 use super::daemon::{Daemon, Sockets};
+use super::hardening::{self, Measure};
 use super::listener::{ListenError, Listener};
+use super::notifier::Notifier;
 use super::once::kernel_options;
 use super::passed::Passed;
+use super::poller::Poller;
 use super::privilege::{PrivilegeError, User};
+use super::signals::Traces;
 use super::state::{StateError, StateFile, Stored, Unusable};
 use super::supervisor::Supervisor;
 use super::uevent::Uevents;
 use super::witness::Witness;
-use super::{boot_id, clock, exit, log as logging};
+use super::{Process, boot_id, clock, exit, log as logging};
 use crate::session::{Limits, Myself, Session};
-use crate::wire::message::Agent;
+use crate::wire::message::{Agent, Id};
 use crate::wire::version;
 use std::io;
 
@@ -24,8 +28,8 @@ pub(super) enum StartError {
     Passed(io::Error),
     #[error(transparent)]
     BootId(#[from] boot_id::BootIdError),
-    #[error("the event loop cannot be made: {0}")]
-    Runtime(io::Error),
+    #[error("the event loop: {0}")]
+    Loop(io::Error),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
@@ -40,7 +44,7 @@ impl StartError {
     /// The number of sysexits.h.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Passed(_) | Self::Runtime(_) | Self::Supervisor(_) => exit::OSERR,
+            Self::Passed(_) | Self::Loop(_) | Self::Supervisor(_) => exit::OSERR,
             Self::BootId(_) => exit::UNAVAILABLE,
             Self::Listen(ListenError::System { source, .. })
                 if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -62,51 +66,99 @@ impl StartError {
 }
 
 /// Runs the agent until a signal ends it.
-pub(super) fn serve(options: &Options) -> Result<(), StartError> {
+pub(super) fn serve(options: &Options, process: Process) -> Result<(), StartError> {
+    open(options, process)?.run().map_err(StartError::Loop)
+}
+
+/// Opens all, gives up what is not needed any more, and makes the loop.
+// Neither this nor its larger parts are inlined: the loop would stand on their frames, 16 KiB, as long as it runs.
+#[inline(never)]
+fn open(options: &Options, process: Process) -> Result<Box<Daemon>, StartError> {
     logging::start();
-    let passed = Passed::take().map_err(StartError::Passed)?;
+    super::stop::survive_broken_pipes().map_err(StartError::Loop)?;
+    let mut passed = Passed::take().map_err(StartError::Passed)?;
     let boot_id = boot_id::read(&options.proc_root)?;
     let user = options.user.as_deref().map(User::find).transpose()?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(StartError::Runtime)?;
-    let (state, found) = StateFile::open(&options.state, boot_id)?;
-    let (saved, baseline) = match taken_up(options, found) {
+    let (state, stored) = open_state(options, boot_id)?;
+    let traces = Traces::open(options, &mut passed.sources);
+    say_traces(&traces);
+    let sockets = open_sockets(options, passed.sockets, traces)?;
+    let supervisor = Supervisor::from_env(clock::now().monotonic).map_err(StartError::Supervisor)?;
+    let (saved, baseline) = match stored {
         Some(stored) => (Some(stored.session), stored.baseline),
         None => (None, None),
     };
     let witness = Witness::open(kernel_options(options), passed.sources, baseline);
-    runtime.block_on(async {
-        let listeners = listen(options, passed.sockets)?;
-        let uevents = Uevents::open()
-            .inspect_err(|error| {
-                log::warn!("no hotplug events ({error}): a change is seen at the next tick or request");
-            })
-            .ok();
-        let sockets = Sockets::new(listeners, uevents).map_err(StartError::Runtime)?;
-        let supervisor = Supervisor::from_env(clock::now().monotonic).map_err(StartError::Supervisor)?;
-        give_up_privilege(user.as_ref(), &state)?;
-        let session = Session::new(myself(boot_id), options.tick, Limits::default(), saved);
-        let allowed = options.allow_peers.clone();
-        Daemon::new(session, witness, state, supervisor, sockets, allowed)
-            .run()
-            .await
-            .map_err(StartError::Runtime)
-    })
+    give_up_privilege(user.as_ref(), &state)?;
+    if process == Process::Own {
+        say_measures(&hardening::apply(options));
+    }
+    let limits = Limits { notify: options.notify != NotifyAddress::None, ..Limits::default() };
+    let session = Session::new(myself(boot_id), options.tick, limits, saved);
+    let allowed = options.allow_peers.clone();
+    Ok(Box::new(Daemon::new(session, witness, state, supervisor, sockets, allowed)))
+}
+
+/// The state file, and what is taken up of it.
+#[inline(never)]
+fn open_state(options: &Options, boot_id: Id) -> Result<(StateFile, Option<Box<Stored>>), StartError> {
+    let (state, found) = StateFile::open(&options.state, boot_id)?;
+    Ok((state, taken_up(options, found).map(Box::new)))
+}
+
+#[inline(never)]
+fn open_sockets(
+    options: &Options,
+    passed: Vec<(String, std::os::fd::OwnedFd)>,
+    traces: Traces,
+) -> Result<Sockets, StartError> {
+    let mut poller = Poller::new().map_err(StartError::Loop)?;
+    let listeners = listen(&mut poller, options, passed)?;
+    let uevents = Uevents::open(&mut poller)
+        .inspect_err(|error| {
+            log::warn!("no hotplug events ({error}): a change is seen at the next tick or request");
+        })
+        .ok();
+    let notifier = Notifier::new(options.notify.clone());
+    Sockets::new(poller, listeners, notifier, uevents, traces).map_err(StartError::Loop)
+}
+
+/// What the agent denies itself: one line, and one for each measure that failed.
+fn say_measures(measures: &[Measure]) {
+    let names: Vec<&str> =
+        measures.iter().filter(|measure| measure.taken.is_ok()).map(|measure| measure.name).collect();
+    log::info!("confined: {}", names.join(", "));
+    for Measure { name, taken } in measures {
+        if let Err(refused) = taken {
+            log::warn!("not confined by {name}: {refused}");
+        }
+    }
+}
+
+/// Which resumes will be noticed without the host's word.
+fn say_traces(traces: &Traces) {
+    if let Ok(vmclock) = &traces.vmclock {
+        log::info!("resumes are noticed by VMClock: {}", vmclock.describe());
+    }
+    if let Ok(vmgenid) = &traces.vmgenid {
+        log::info!("resumes are noticed by VMGenID: {}", vmgenid.describe());
+    }
 }
 
 fn listen(
+    poller: &mut Poller,
     options: &Options,
     passed: Vec<(String, std::os::fd::OwnedFd)>,
 ) -> Result<Vec<Listener>, StartError> {
     let mut listeners = Vec::new();
     for (name, socket) in passed {
-        listeners.push(Listener::passed(name, socket)?);
+        listeners.push(Listener::passed(poller, name, socket)?);
     }
     let default = [Address::Vsock { port: PORT_DEFAULT }];
     let addresses =
         if options.listen.is_empty() && listeners.is_empty() { &default } else { options.listen.as_slice() };
     for address in addresses {
-        listeners.push(Listener::bind(address)?);
+        listeners.push(Listener::bind(poller, address)?);
     }
     for listener in &listeners {
         log::info!("listening at {}", listener.name());
@@ -151,13 +203,13 @@ fn give_up_privilege(user: Option<&User>, state: &StateFile) -> Result<(), Start
     Ok(())
 }
 
-fn myself(boot_id: crate::wire::message::Id) -> Myself {
+fn myself(boot_id: Id) -> Myself {
     Myself {
         agent: Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             git: env!("GUESTMETER_GIT").to_owned(),
             protocol: version::CURRENT,
-            capabilities: vec!["watch".to_owned(), "wait-settled".to_owned()],
+            capabilities: ["watch", "wait-settled", "epochs", "notify"].map(str::to_owned).to_vec(),
         },
         boot_id,
     }

@@ -99,7 +99,8 @@ impl Supervisor {
         let Some(socket) = &self.socket else { return Err(io::ErrorKind::NotConnected.into()) };
         socket.set_nonblocking(false)?;
         socket.send(format!("FDSTOREREMOVE=1\nFDNAME={name}\n").as_bytes())?;
-        let text = format!("FDSTORE=1\nFDNAME={name}\n");
+        // By itself systemd drops what hangs up at once, as VMClock does where changes are not announced.
+        let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}\n");
         let descriptors = [descriptor];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);

@@ -1,63 +1,63 @@
 //! Hotplug events of the kernel: memory blocks and CPUs that come, go, go online or offline.
 
+use super::poller::{Poller, Watched};
 use rustix::io::Errno;
 use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recvfrom, socket_with};
-use std::os::fd::OwnedFd;
-use std::task::{Context, Poll};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use std::mem::MaybeUninit;
 
 /// The multicast group the kernel itself sends to; udev's is another.
 const KERNEL_GROUP: u32 = 1;
 /// The kernel's own limit of an event (`UEVENT_BUFFER_SIZE`); what is cut off is not needed here.
 const EVENT_BYTES_MAX: usize = 2048;
-/// Events taken in one wake-up: a burst that is longer is taken in the next.
-const EVENTS_PER_WAKE_MAX: usize = 256;
+/// Events taken in one wake-up: a burst that is longer is taken in the next. A resume is told within 60 calls whatever
+/// the kernel has to tell. Events of other devices are taken too: a restore that brings some wakes the agent.
+const EVENTS_PER_WAKE_MAX: usize = 8;
 
 /// The kernel's event socket.
 #[derive(Debug)]
 pub(super) struct Uevents {
-    socket: AsyncFd<OwnedFd>,
+    socket: Watched,
 }
 
 impl Uevents {
-    /// Needs no privilege; fails where a sandbox forbids AF_NETLINK. Must be called inside the runtime.
-    pub(super) fn open() -> std::io::Result<Self> {
+    /// Needs no privilege; fails where a sandbox forbids AF_NETLINK.
+    pub(super) fn open(poller: &mut Poller) -> std::io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(KOBJECT_UEVENT))?;
         bind(&socket, &SocketAddrNetlink::new(0, KERNEL_GROUP))?;
-        Ok(Self { socket: super::descriptor::watch(socket, Interest::READABLE)? })
+        Ok(Self { socket: poller.watch(socket)? })
     }
 
-    /// Ready once events wait.
-    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.socket.poll_read_ready(cx).map(|_| ())
+    /// Whether more wait than were taken.
+    pub(super) fn are_waiting(&self) -> bool {
+        self.socket.is_readable()
     }
 
     /// Takes what waits; says whether memory or CPUs were among it. A burst is one answer.
     ///
     /// # Errors
     /// The socket is of no use any more.
+    #[inline(never)]
     pub(super) fn take(&self) -> std::io::Result<bool> {
         let mut hotplug = false;
         for _ in 0..EVENTS_PER_WAKE_MAX {
-            let mut event = [0; EVENT_BYTES_MAX];
-            let received = self
-                .socket
-                .try_io(Interest::READABLE, |socket| Ok(recvfrom(socket, &mut event, RecvFlags::DONTWAIT)?));
-            match received {
-                Ok((length, _, sender)) => {
+            if !self.socket.is_readable() {
+                break;
+            }
+            let mut space = [MaybeUninit::uninit(); EVENT_BYTES_MAX];
+            match recvfrom(self.socket.descriptor(), space.as_mut_slice(), RecvFlags::DONTWAIT) {
+                Ok(((event, _), _, sender)) => {
                     let kernel = sender
                         .and_then(|sender| SocketAddrNetlink::try_from(sender).ok())
                         .is_some_and(|sender| sender.pid() == 0);
-                    hotplug |= kernel && is_hotplug(event.get(..length).unwrap_or_default());
+                    hotplug |= kernel && is_hotplug(event);
                 }
                 // Events were lost: one of them may have been ours.
-                Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => hotplug = true,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(Errno::NOBUFS) => hotplug = true,
+                Err(Errno::AGAIN) => self.socket.nothing_to_read(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(hotplug)
@@ -76,6 +76,7 @@ fn is_hotplug(event: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Nanos;
 
     #[test]
     fn memory_blocks_and_cpus_are_told_from_the_rest() {
@@ -94,6 +95,9 @@ mod tests {
             b"add",
             b"change@/devices/system/memory/memory32\0",
             b"add@/devices/virtual/net/lo\0/devices/system/memory/",
+            b"bind@/devices/pci0000:00/0000:00:05.0\0",
+            b"online@/devices/system/",
+            b"remove@/devices/system/node/node1\0",
             b"libudev\0add@/devices/system/memory/memory32",
             &[0xff; 4096],
         ] {
@@ -103,9 +107,10 @@ mod tests {
 
     #[test]
     fn the_kernels_socket_opens_and_a_quiet_one_says_nothing() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-        runtime.block_on(async {
-            assert!(!Uevents::open().unwrap().take().unwrap());
-        });
+        let mut poller = Poller::new().unwrap();
+        let uevents = Uevents::open(&mut poller).unwrap();
+        poller.sleep(Nanos::ZERO).unwrap();
+        assert!(!uevents.take().unwrap());
+        assert!(!uevents.are_waiting());
     }
 }

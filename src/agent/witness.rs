@@ -1,6 +1,6 @@
 //! Looks at the kernel: as little as tells whether anything changed, or all that a report holds.
 
-use crate::capacity::{Baseline, Capacity, Remark, SettleTimes, Tracker, entitlement, layout_agrees};
+use crate::capacity::{Baseline, Capacity, Memory, Remark, SettleTimes, Tracker, entitlement, layout_agrees};
 use crate::kernel::{KernelError, MemoryFacts, Options, Sources};
 use crate::units::{Bytes, MilliCpu, Nanos};
 use std::os::fd::OwnedFd;
@@ -39,6 +39,8 @@ pub struct Witness {
 #[derive(Debug)]
 struct Last {
     capacity: Capacity,
+    /// The device itself says what is requested of it.
+    device_tells: bool,
     total_ram: Option<Bytes>,
     cpus: MilliCpu,
 }
@@ -68,7 +70,7 @@ impl Witness {
             self.sources.reread_layout();
         }
         let total_ram = self.sources.total_ram();
-        let (memory, remarks) = self.memory(now);
+        let (memory, device_tells, remarks) = self.memory(now);
         let steal_before = self.last.as_ref().and_then(|last| last.capacity.cpu.steal).unwrap_or(Nanos::ZERO);
         let facts = self.sources.read_cpu();
         let cpu = entitlement(&facts, steal_before);
@@ -77,13 +79,17 @@ impl Witness {
             None => cpu.effective,
         };
         let capacity = Capacity { memory, cpu };
-        self.last = Some(Last { capacity: capacity.clone(), total_ram, cpus });
+        self.last = Some(Last { capacity: capacity.clone(), device_tells, total_ram, cpus });
         Sight { capacity, remarks }
     }
 
-    /// What the host asked virtio-mem for.
-    pub fn set_requested(&mut self, requested: Option<Bytes>) {
+    /// The VM runs again: memory may move from here on, towards what the host asked virtio-mem for.
+    pub fn resumed(&mut self, requested: Option<Bytes>) {
         self.tracker.set_requested(requested);
+        self.tracker.resumed();
+        if let Some(last) = self.last.as_mut().filter(|last| !last.device_tells) {
+            last.capacity.memory.requested = requested;
+        }
     }
 
     /// What boot RAM holds back, to be saved.
@@ -111,7 +117,7 @@ impl Witness {
         Some(Sight { capacity: last.capacity.clone(), remarks: Vec::new() })
     }
 
-    fn memory(&mut self, now: Nanos) -> (crate::capacity::Memory, Vec<Remark>) {
+    fn memory(&mut self, now: Nanos) -> (Memory, bool, Vec<Remark>) {
         let mut facts = self.read_agreeing();
         let mut scan = None;
         if let Some(reason) = self.tracker.needs_scan(&facts) {
@@ -124,7 +130,8 @@ impl Witness {
                 scan = Some((reason, counted));
             }
         }
-        self.tracker.observe(now, &facts, scan)
+        let (memory, remarks) = self.tracker.observe(now, &facts, scan);
+        (memory, matches!(facts.device_config, Some(Ok(_))), remarks)
     }
 
     fn read_agreeing(&mut self) -> MemoryFacts {

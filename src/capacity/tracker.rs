@@ -136,6 +136,11 @@ impl Tracker {
         self.requested_by_host = requested;
     }
 
+    /// The VM runs again: how long memory stood still before tells nothing of what it will do now.
+    pub fn resumed(&mut self) {
+        self.progress = None;
+    }
+
     /// Whether offline pages have to be counted before `facts` can be judged.
     #[must_use]
     pub fn needs_scan(&self, facts: &MemoryFacts) -> Option<ScanReason> {

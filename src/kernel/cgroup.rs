@@ -29,14 +29,28 @@ pub struct CgroupFacts {
 pub struct Cgroup {
     version: Version,
     directory: PathBuf,
+    is_root: bool,
     quotas: Vec<Quota>,
     stat: Option<KernelFile>,
+    /// `cpu.weight` or `cpu.shares`; the root has none.
+    weight: Option<KernelFile>,
+    /// `cpuset.cpus.effective`.
+    allowed: Option<KernelFile>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     One,
     Two,
+}
+
+impl Version {
+    fn weight(self) -> &'static str {
+        match self {
+            Self::One => "cpu.shares",
+            Self::Two => "cpu.weight",
+        }
+    }
 }
 
 /// Where one level says its quota.
@@ -73,8 +87,12 @@ impl Cgroup {
         }
         let levels = directory.ancestors().take_while(|level| level.starts_with(&root));
         let quotas = levels.filter_map(|level| Quota::open(version, level)).collect();
-        let stat = KernelFile::open(directory.join("cpu.stat")).ok();
-        Ok(Self { version, directory, quotas, stat })
+        let open = |name: &str| KernelFile::open(directory.join(name)).ok();
+        let stat = open("cpu.stat");
+        let weight = open(version.weight());
+        let allowed = open("cpuset.cpus.effective");
+        let is_root = directory == root;
+        Ok(Self { version, directory, is_root, quotas, stat, weight, allowed })
     }
 
     /// The tightest quota: one `pread(2)` a level of version 2.
@@ -97,14 +115,14 @@ impl Cgroup {
     /// As [`Cgroup::quota`].
     pub fn read(&self) -> Result<CgroupFacts, KernelError> {
         let mut facts = CgroupFacts { quota: self.quota()?, ..CgroupFacts::default() };
-        let number = |name: &str| read_once(self.directory.join(name)).ok()?.parse().ok();
+        let weight =
+            self.text(self.weight.as_ref(), self.version.weight()).and_then(|text| text.parse().ok());
         match self.version {
-            Version::Two => facts.weight = number("cpu.weight"),
-            Version::One => facts.shares = number("cpu.shares"),
+            Version::Two => facts.weight = weight,
+            Version::One => facts.shares = weight,
         }
-        facts.allowed = read_once(self.directory.join("cpuset.cpus.effective"))
-            .ok()
-            .and_then(|text| CpuList::parse(&text).ok());
+        let allowed = self.text(self.allowed.as_ref(), "cpuset.cpus.effective");
+        facts.allowed = allowed.and_then(|text| CpuList::parse(&text).ok());
         if let Some(file) = &self.stat {
             let mut text = Vec::new();
             file.read_into(&mut text)?;
@@ -124,6 +142,16 @@ impl Cgroup {
                 .map(Nanos);
         }
         Ok(facts)
+    }
+
+    /// A file that was open from the start; else, but for the root's, it may have come with its controller since.
+    fn text(&self, file: Option<&KernelFile>, name: &str) -> Option<String> {
+        let mut buffer = [0; 256];
+        match file.map(|file| file.read_short(&mut buffer)) {
+            Some(Ok(text)) => Some(String::from_utf8_lossy(text).trim().to_owned()),
+            None if self.is_root => None,
+            _ => read_once(self.directory.join(name)).ok(),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Kernel files: opened once, read again through the same descriptor, never past a bound.
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::BinaryHeap;
@@ -8,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 /// The most that is read of one text file: zoneinfo of a machine with thousands of CPUs stays below.
 pub const TEXT_MAX: usize = 16 << 20;
+
+/// The least that a page is on any machine.
+pub(crate) const PAGE: usize = 4096;
 
 /// Why a kernel file gave no fact.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,10 +118,14 @@ impl KernelFile {
             if filled >= TEXT_MAX {
                 return Err(KernelError::TooLong { path: self.path.clone(), max: TEXT_MAX });
             }
-            buffer.resize((filled * 2).clamp(4096, TEXT_MAX), 0);
-            let read = self.read_at(buffer.get_mut(filled..).unwrap_or_default(), filled)?;
-            buffer.truncate(filled + read);
-            if read == 0 {
+            // By pages, as the kernel answers: what was written once is the agent's own for good.
+            buffer.reserve_exact(PAGE);
+            let offset = u64::try_from(filled).unwrap_or(u64::MAX);
+            rustix::io::retry_on_intr(|| {
+                rustix::io::pread(&self.descriptor, spare_capacity(&mut *buffer), offset)
+            })
+            .map_err(|cause| self.read_error(cause))?;
+            if buffer.len() == filled {
                 return Ok(());
             }
         }
@@ -135,6 +143,21 @@ impl KernelFile {
         Ok(buffer.get(..read).unwrap_or_default())
     }
 
+    /// Reads a text of one page at most in one system call.
+    ///
+    /// # Errors
+    /// What `pread(2)` says.
+    #[cfg(feature = "agent")]
+    pub(crate) fn read_page<'a>(
+        &self,
+        page: &'a mut [std::mem::MaybeUninit<u8>; PAGE],
+    ) -> Result<&'a [u8], KernelError> {
+        match rustix::io::pread(&self.descriptor, page.as_mut_slice(), 0) {
+            Ok((text, _)) => Ok(text),
+            Err(cause) => Err(self.read_error(cause)),
+        }
+    }
+
     /// One `pread(2)`.
     ///
     /// # Errors
@@ -142,7 +165,7 @@ impl KernelFile {
     pub fn read_at(&self, buffer: &mut [u8], offset: usize) -> Result<usize, KernelError> {
         let offset = u64::try_from(offset).unwrap_or(u64::MAX);
         rustix::io::retry_on_intr(|| rustix::io::pread(&self.descriptor, &mut *buffer, offset))
-            .map_err(|cause| KernelError::Read { path: self.path.clone(), cause })
+            .map_err(|cause| self.read_error(cause))
     }
 
     /// One `pwrite(2)` of all of `bytes`.
@@ -152,9 +175,13 @@ impl KernelFile {
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), KernelError> {
         match rustix::io::retry_on_intr(|| rustix::io::pwrite(&self.descriptor, bytes, offset)) {
             Ok(written) if written == bytes.len() => Ok(()),
-            Ok(_) => Err(KernelError::Read { path: self.path.clone(), cause: Errno::IO }),
-            Err(cause) => Err(KernelError::Read { path: self.path.clone(), cause }),
+            Ok(_) => Err(self.read_error(Errno::IO)),
+            Err(cause) => Err(self.read_error(cause)),
         }
+    }
+
+    fn read_error(&self, cause: Errno) -> KernelError {
+        KernelError::Read { path: self.path.clone(), cause }
     }
 
     /// An error about this file's text.

@@ -7,13 +7,15 @@ use super::iomem::Span;
 const KPF_OFFLINE: u64 = 1 << 23;
 /// Bytes of one page's flags.
 const WORD: u64 = 8;
+/// Read at once: pages that stay the agent's own once they were written to.
+const CHUNK_BYTES: usize = 16 << 10;
 
 /// Counts the `KPF_OFFLINE` pages in `spans`.
 ///
 /// # Errors
 /// The file cannot be read, or ends before a span does.
 pub fn count_offline(file: &KernelFile, spans: &[Span], page_size: u64) -> Result<u64, KernelError> {
-    let mut chunk = vec![0; 64 << 10];
+    let mut chunk = vec![0; CHUNK_BYTES];
     let mut offline = 0;
     for span in spans {
         let mut word = span.start.div_ceil(page_size);

@@ -51,6 +51,19 @@ pub struct MemoryFacts {
     pub device_config: Option<Result<Vec<DeviceConfig>, KernelError>>,
 }
 
+impl MemoryFacts {
+    /// Whether `later` finds the same, by all that moves with memory.
+    fn is_again(&self, later: &Self) -> bool {
+        self.mem_total.is_ok()
+            && self.mem_total == later.mem_total
+            && self.zones == later.zones
+            && self.ballooned == later.ballooned
+            && self.iomem == later.iomem
+            && self.device_config == later.device_config
+            && Arc::ptr_eq(&self.layout, &later.layout)
+    }
+}
+
 /// What changes with a hotplug event only.
 #[derive(Clone, Debug)]
 pub struct Layout {

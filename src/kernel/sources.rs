@@ -61,6 +61,10 @@ pub struct Sources {
     cgroup: Result<Cgroup, KernelError>,
     layout: Arc<Layout>,
     online: Result<CpuList, KernelError>,
+    /// The text that was last parsed of iomem, and what is in it: it changes with hotplug alone.
+    added: (Vec<u8>, Option<IoMemory>),
+    /// The last reading of memory that was steady.
+    steady: Option<MemoryFacts>,
     buffer: Vec<u8>,
 }
 
@@ -93,6 +97,8 @@ impl Sources {
             }),
             online: read_online(&sys),
             options,
+            added: (Vec::new(), None),
+            steady: None,
             buffer: Vec::new(),
         };
         sources.reread_layout();
@@ -146,30 +152,42 @@ impl Sources {
     }
 
     /// One reading of memory, with two equal readings of zoneinfo around it, or the word that there were none.
+    ///
+    /// One reading of zoneinfo is enough where nothing differs from the last steady reading: MemTotal is read last and
+    /// moves with every page, so all of it was as it is found when zoneinfo was read.
     pub fn read_memory(&mut self) -> MemoryFacts {
-        let mut before = self.read_zones();
+        let mut zones = self.read_zones();
         for attempt in 1..=TRIES {
-            let iomem = self.read_iomem();
-            let device_config = self.options.device_config.then(|| self.read_windows());
-            let ballooned = self.read_ballooned();
-            let mem_total = self.read_mem_total();
-            let after = self.read_zones();
-            let steady = before == after;
-            if steady || attempt == TRIES {
-                return MemoryFacts {
-                    page_size: rustix::param::page_size() as u64,
-                    layout: Arc::clone(&self.layout),
-                    iomem,
-                    zones: after,
-                    steady,
-                    mem_total,
-                    ballooned,
-                    device_config,
-                };
+            let mut facts = self.read_around(zones);
+            if attempt == 1
+                && let Some(steady) = self.steady.as_ref().filter(|steady| steady.is_again(&facts))
+            {
+                return steady.clone();
             }
-            before = after;
+            let after = self.read_zones();
+            facts.steady = facts.zones == after;
+            if facts.steady {
+                self.steady = Some(facts.clone());
+            }
+            if facts.steady || attempt == TRIES {
+                return MemoryFacts { zones: after, ..facts };
+            }
+            zones = after;
         }
         unreachable!("the last try returns")
+    }
+
+    fn read_around(&mut self, zones: Result<Zones, KernelError>) -> MemoryFacts {
+        MemoryFacts {
+            page_size: rustix::param::page_size() as u64,
+            layout: Arc::clone(&self.layout),
+            zones,
+            steady: false,
+            iomem: self.read_iomem(),
+            device_config: self.options.device_config.then(|| self.read_windows()),
+            ballooned: self.read_ballooned(),
+            mem_total: self.read_mem_total(),
+        }
     }
 
     /// One reading of the CPUs and the watched cgroup.
@@ -230,7 +248,14 @@ impl Sources {
     }
 
     fn read_iomem(&mut self) -> Result<Option<IoMemory>, KernelError> {
-        parse_file(&self.iomem, &mut self.buffer, iomem::parse)
+        let (text, found) = &mut self.added;
+        parse_file(&self.iomem, &mut self.buffer, |read| {
+            if read != text.as_slice() || read.is_empty() {
+                *found = iomem::parse(read)?;
+                read.clone_into(text);
+            }
+            Ok(found.clone())
+        })
     }
 
     fn read_zones(&mut self) -> Result<Zones, KernelError> {

@@ -18,6 +18,11 @@ pub fn parse(text: &[u8]) -> Result<Zones, String> {
     let mut zones = Zones::default();
     let (mut presents, mut manageds) = (0, 0);
     for line in text.split(|byte| *byte == b'\n') {
+        let line = line.trim_ascii_start();
+        // Of hundreds of lines these are a few: most are told by their first letter.
+        if !matches!(line, [b'p' | b'm', ..]) {
+            continue;
+        }
         if let Some(pages) = field(line, b"present ")? {
             zones.present_pages = add(zones.present_pages, pages)?;
             presents += 1;
@@ -38,7 +43,7 @@ pub fn parse(text: &[u8]) -> Result<Zones, String> {
 }
 
 fn field(line: &[u8], name: &[u8]) -> Result<Option<u64>, String> {
-    let Some(value) = line.trim_ascii_start().strip_prefix(name) else { return Ok(None) };
+    let Some(value) = line.strip_prefix(name) else { return Ok(None) };
     let value = std::str::from_utf8(value.trim_ascii()).unwrap_or_default();
     let pages = value.parse().ok().filter(|pages| *pages <= PAGES_MAX);
     pages.map(Some).ok_or_else(|| format!("no page count: {:?}", String::from_utf8_lossy(line).trim()))

@@ -60,6 +60,14 @@ impl<const UNIT: u64> Count<UNIT> {
         u128::from(self.whole) * u128::from(UNIT) + u128::from(self.carry)
     }
 
+    /// `total` smallest units. `whole` stops at `u64::MAX`.
+    #[must_use]
+    pub fn from_total(total: u128) -> Self {
+        let mut count = Self::default();
+        count.add(total);
+        count
+    }
+
     /// Adds `amount` smallest units. `whole` stops at `u64::MAX`, which 4 PiB reach after 136 years.
     pub(super) fn add(&mut self, amount: u128) {
         let unit = u128::from(UNIT);
@@ -72,6 +80,43 @@ impl<const UNIT: u64> Count<UNIT> {
     /// Takes the carry out, so that a cap cannot be undone by what was carried into it.
     pub(super) fn take_carry(&mut self) -> u64 {
         std::mem::take(&mut self.carry)
+    }
+}
+
+impl Usage {
+    /// What was counted beyond `base`, which is of the same epoch and so never ahead.
+    #[must_use]
+    pub fn since(&self, base: &Self) -> Counters {
+        Counters {
+            active: Count::from_total(self.active.total().saturating_sub(base.active.total())),
+            memory: Count::from_total(self.memory.total().saturating_sub(base.memory.total())),
+            cpu: Count::from_total(self.cpu.total().saturating_sub(base.cpu.total())),
+        }
+    }
+
+    /// Raises the counters without usage, and says so in `rebased`.
+    pub(crate) fn raise(&mut self, by: Amounts) {
+        self.active.add(u128::from(by.active.0));
+        self.memory.add(by.memory.0);
+        self.cpu.add(by.cpu.0);
+        self.rebased = self.rebased.saturating_add(by);
+    }
+}
+
+/// The three counters alone. Travels in marks and segments: frozen with protocol version 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Running time.
+    pub active: Count<ACTIVE_UNIT>,
+    /// Memory × time.
+    pub memory: Count<MEMORY_UNIT>,
+    /// CPU entitlement × time.
+    pub cpu: Count<CPU_UNIT>,
+}
+
+impl From<&Usage> for Counters {
+    fn from(usage: &Usage) -> Self {
+        Self { active: usage.active, memory: usage.memory, cpu: usage.cpu }
     }
 }
 

@@ -9,7 +9,7 @@ mod count;
 #[cfg(test)]
 mod tests;
 
-pub use count::{ACTIVE_UNIT, Amounts, CPU_UNIT, Count, MEMORY_UNIT, Usage};
+pub use count::{ACTIVE_UNIT, Amounts, CPU_UNIT, Count, Counters, MEMORY_UNIT, Usage};
 
 use crate::units::{ByteNanos, Bytes, MilliCpu, MilliCpuNanos, Nanos};
 use serde::{Deserialize, Serialize};
@@ -121,6 +121,11 @@ impl Meter {
     /// Changes the tick, as a restarted agent does whose configuration changed.
     pub fn set_tick(&mut self, tick: Nanos) {
         self.tick = tick;
+    }
+
+    /// Raises the counters to the host's high-water mark: not usage, and said so in `rebased`.
+    pub fn rebase(&mut self, by: Amounts) {
+        self.usage.raise(by);
     }
 
     /// The longest slice that is counted whole: two ticks.

@@ -1,11 +1,13 @@
 //! Requests in, answers out, in order.
 
 use super::connection::{Connection, Owed, Watch};
+use super::epoch::{Lifecycle, Pending};
 use super::settle::Settled;
 use super::{Action, CloseCause, ConnectionId, Depth, Session};
 use crate::units::Nanos;
 use crate::wire::message::{
-    Agent, Clock, Hello, Identity, Reason, Refusal, RefusalCode, Reply, Report, Request, Welcome,
+    Agent, Clock, Hello, Identity, Reason, Refusal, RefusalCode, Reply, Report, Request, Segments, Tail,
+    Welcome,
 };
 use crate::wire::version;
 
@@ -28,12 +30,13 @@ impl Session {
 
     pub(super) fn requested(&mut self, now: Clock, from: ConnectionId, request: Request) -> Vec<Action> {
         let Some(connection) = self.connections.get(from) else { return Vec::new() };
+        let mut actions = Vec::new();
         let owed = match request {
-            Request::Hello(hello) => self.welcome(hello),
-            _ if connection.version.is_none() => Owed::Refusal(Refusal {
+            Request::Hello(hello) => negotiated(hello),
+            _ if connection.version.is_none() => Owed::Ready(Reply::Error(Refusal {
                 code: RefusalCode::Handshake,
                 text: "the first message on a connection must be Hello".to_owned(),
-            }),
+            })),
             Request::Read => Owed::Report,
             Request::Watch(watch) => Owed::Watch {
                 interval: watch
@@ -41,24 +44,67 @@ impl Session {
                     .clamp(self.limits.watch_interval_min, self.limits.watch_interval_max),
             },
             Request::WaitSettled(wait) => Owed::Settled(self.wait(now.monotonic, wait)),
-            Request::Resume(_) => unsupported("Resume"),
-            Request::Checkpoint(_) => unsupported("Checkpoint"),
-            Request::Ack(_) => unsupported("Ack"),
-            Request::Segments(_) => unsupported("Segments"),
+            Request::Resume(resume) => {
+                if self.would_open(&resume) {
+                    actions.push(Action::Resumed { requested: resume.requested });
+                }
+                self.queue(from, Lifecycle::Resume(resume))
+            }
+            Request::Checkpoint(checkpoint) => self.queue(from, Lifecycle::Checkpoint(checkpoint)),
+            Request::Ack(ack) => {
+                let reply = self.ack(ack);
+                if matches!(reply, Reply::Acked(_)) {
+                    self.heard(ack.epoch, ack.seq);
+                    // The ack holds whether or not its answer arrives.
+                    actions.push(Action::Save);
+                    self.drive_notifier(now.monotonic, &mut actions);
+                }
+                Owed::Ready(reply)
+            }
+            Request::Segments(after) => {
+                let segments = self.saved.segments.after(after.epoch, after.seq);
+                let (epoch, seq) = (self.saved.epoch.id, self.saved.seq);
+                if segments.iter().any(|segment| segment.epoch.id == epoch && segment.seq > seq) {
+                    // What is given out has its number for good: an ack of it frees nothing that comes later.
+                    self.saved.seq = seq.saturating_add(1);
+                    actions.push(Action::Save);
+                }
+                Owed::Ready(Reply::Segments(Segments { segments, more: false }))
+            }
         };
-        self.owe(now, from, owed)
+        actions.append(&mut self.owe(now, from, owed));
+        actions
+    }
+
+    /// Limited by what its connection may be owed.
+    fn queue(&mut self, from: ConnectionId, request: Lifecycle) -> Owed {
+        self.lifecycle.push_back(Pending { from, request });
+        Owed::Lifecycle
+    }
+
+    /// The answer to the first request of `id` that waited for the look.
+    pub(super) fn carried_out(&mut self, id: ConnectionId, reply: Reply) {
+        let owed = self.connections.get_mut(id).map(|connection| &mut connection.owed);
+        if let Some(waiting) =
+            owed.and_then(|owed| owed.iter_mut().find(|owed| matches!(owed, Owed::Lifecycle)))
+        {
+            *waiting = Owed::Ready(reply);
+        }
     }
 
     pub(super) fn unserved(&mut self, now: Clock, from: ConnectionId, refusal: Refusal) -> Vec<Action> {
-        self.owe(now, from, Owed::Refusal(refusal))
+        self.owe(now, from, Owed::Ready(Reply::Error(refusal)))
     }
 
-    /// Answers what waits for a full look, now that there was one.
-    pub(super) fn answer_all(&mut self, now: Clock, actions: &mut Vec<Action>) {
+    /// Answers what waited for a look, now that there was one.
+    pub(super) fn answer_all(&mut self, now: Clock, depth: Depth, actions: &mut Vec<Action>) {
+        let full = depth == Depth::Full;
         for id in self.connections.ids() {
-            self.answer(now, id, true, actions);
-            self.watch_report(now, id, actions);
-            if self.stopping {
+            self.answer(now, id, full, actions);
+            if full {
+                self.watch_report(now, id, actions);
+            }
+            if full && self.stopping {
                 self.say_goodbye(now, id, actions);
             }
         }
@@ -72,16 +118,29 @@ impl Session {
             return vec![Action::Close { connection: id, cause: CloseCause::Unanswered }];
         }
         connection.active_at = now.monotonic;
-        if let Owed::Welcome(welcome) = &owed {
-            connection.version = Some(welcome.agent.protocol);
+        if let Owed::Welcome(_, version) = &owed {
+            connection.version = Some(*version);
         }
         connection.owed.push_back(owed);
         let mut actions = Vec::new();
         self.answer(now, id, false, &mut actions);
-        if self.connections.get(id).is_some_and(|connection| !connection.owed.is_empty()) {
-            actions.push(Action::Look(Depth::Full));
-        }
+        actions.extend(self.needed(id).map(Action::Look));
         actions
+    }
+
+    /// How closely has to be looked for what is owed.
+    fn needed(&self, id: ConnectionId) -> Option<Depth> {
+        let owed = &self.connections.get(id)?.owed;
+        let depth = |owed: &Owed| match owed {
+            Owed::Welcome(..) => Some(Depth::Hot),
+            Owed::Lifecycle => {
+                let asked = self.lifecycle.iter().filter(|pending| pending.from == id);
+                asked.map(|pending| pending.request.depth()).max()
+            }
+            Owed::Ready(_) | Owed::Incompatible(_) => None,
+            Owed::Report | Owed::Watch { .. } | Owed::Settled(_) => Some(Depth::Full),
+        };
+        owed.iter().filter_map(depth).max()
     }
 
     /// Sends what can be sent, in order; without a full look only what needs none.
@@ -89,8 +148,13 @@ impl Session {
         while let Some(owed) = self.connections.get_mut(id).and_then(|connection| connection.owed.pop_front())
         {
             let reply = match owed {
-                Owed::Welcome(welcome) => Reply::Welcome(welcome),
-                Owed::Refusal(refusal) => Reply::Error(refusal),
+                // The epoch is about to be another one.
+                owed @ (Owed::Lifecycle | Owed::Welcome(..)) if self.is_pending(&owed) => {
+                    return self.put_back(id, owed);
+                }
+                Owed::Lifecycle => continue,
+                Owed::Welcome(hello, version) => Reply::Welcome(self.welcome(hello, version)),
+                Owed::Ready(reply) => reply,
                 Owed::Incompatible(refusal) => {
                     self.connections.remove(id);
                     actions.push(Action::Send { to: id, reply: Reply::Error(refusal) });
@@ -114,6 +178,10 @@ impl Session {
             }
             actions.push(Action::Send { to: id, reply });
         }
+    }
+
+    fn is_pending(&self, owed: &Owed) -> bool {
+        self.noticed.is_some() || (matches!(owed, Owed::Lifecycle) && !self.lifecycle.is_empty())
     }
 
     fn put_back(&mut self, id: ConnectionId, owed: Owed) {
@@ -158,29 +226,19 @@ impl Session {
         }
     }
 
-    fn welcome(&self, hello: Hello) -> Owed {
-        let Some(chosen) = version::negotiate(hello.version_min, hello.version_max) else {
-            let text = format!(
-                "this agent speaks protocol versions {} to {}, the host {} to {}",
-                version::MIN,
-                version::CURRENT,
-                hello.version_min,
-                hello.version_max
-            );
-            return Owed::Incompatible(Refusal { code: RefusalCode::Version, text });
-        };
-        Owed::Welcome(Welcome {
-            agent: Agent { protocol: chosen, ..self.myself.agent.clone() },
+    fn welcome(&self, hello: Hello, version: u16) -> Welcome {
+        Welcome {
+            agent: Agent { protocol: version, ..self.myself.agent.clone() },
             boot_id: self.myself.boot_id,
             sandbox: self.saved.sandbox.clone(),
             epoch: self.saved.epoch,
             seq: self.saved.seq,
             nonce: hello.nonce,
-        })
+        }
     }
 
     /// The next report. Before the first observation there is nothing to report.
-    fn report(&mut self, now: Clock, reason: Reason) -> Reply {
+    pub(super) fn report(&mut self, now: Clock, reason: Reason) -> Reply {
         let Some(seen) = &self.seen else {
             let text = "nothing was observed yet".to_owned();
             return Reply::Error(Refusal { code: RefusalCode::Internal, text });
@@ -201,14 +259,29 @@ impl Session {
             usage: *self.saved.meter.usage(),
             base: self.saved.base,
             resume: self.saved.resume,
+            tail: Tail {
+                latency: self.saved.latency,
+                held: self.saved.meter.held(),
+                findings: self.saved.findings.clone(),
+                segments_waiting: self.saved.segments.len(),
+                segments_lost: self.saved.segments.lost(),
+            },
         }))
     }
 }
 
-/// Resumes, epochs and segments are not served by this build; the host reads that in `capabilities` too.
-fn unsupported(name: &str) -> Owed {
-    Owed::Refusal(Refusal {
-        code: RefusalCode::Unsupported,
-        text: format!("{name} is not served by guestmeterd {}", env!("CARGO_PKG_VERSION")),
-    })
+fn negotiated(hello: Hello) -> Owed {
+    match version::negotiate(hello.version_min, hello.version_max) {
+        Some(version) => Owed::Welcome(hello, version),
+        None => {
+            let text = format!(
+                "this agent speaks protocol versions {} to {}, the host {} to {}",
+                version::MIN,
+                version::CURRENT,
+                hello.version_min,
+                hello.version_max
+            );
+            Owed::Incompatible(Refusal { code: RefusalCode::Version, text })
+        }
+    }
 }

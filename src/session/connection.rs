@@ -2,16 +2,18 @@
 
 use super::{CloseCause, Limits};
 use crate::units::{Bytes, Nanos};
-use crate::wire::message::{Refusal, Welcome};
+use crate::wire::message::{Hello, Refusal, Reply};
 use std::collections::VecDeque;
 
 /// An answer that has not gone out, in the order of the requests.
 #[derive(Clone, Debug)]
 pub(super) enum Owed {
+    /// `Welcome`, in this version, as of when it leaves: a resume may just have been noticed.
+    Welcome(Hello, u16),
     /// Known already.
-    Welcome(Welcome),
-    /// Known already.
-    Refusal(Refusal),
+    Ready(Reply),
+    /// Known once the next look has carried out what was asked.
+    Lifecycle,
     /// No common version: said, then closed.
     Incompatible(Refusal),
     /// A report.

@@ -2,6 +2,7 @@
 
 use crate::meter::{Rate, Rule, Slice};
 use crate::units::{Bytes, Nanos};
+use crate::wire::message::{Epoch, Signal};
 use std::fmt;
 
 /// What is worth a log line.
@@ -19,6 +20,15 @@ pub enum Note {
         from: Rate,
         /// From now on.
         to: Rate,
+    },
+    /// A resume that nobody announced.
+    Noticed(Signal),
+    /// The host named the epoch.
+    Named {
+        /// The epoch.
+        epoch: Epoch,
+        /// Whose it is.
+        sandbox: String,
     },
 }
 
@@ -38,6 +48,19 @@ impl fmt::Display for Note {
             }
             Self::MemoryUnknown(counted) => {
                 write!(f, "boot or plugged memory is unknown here: {counted} is counted instead")
+            }
+            Self::Noticed(signal) => {
+                let how = match signal {
+                    Signal::Host => "the host says so",
+                    Signal::Vmclock => "VMClock moved",
+                    Signal::VsockReset => "a connection was reset while held",
+                    Signal::Vmgenid => "VMGenID moved",
+                    Signal::Clock => "a clock jumped while held",
+                };
+                write!(f, "the VM was resumed ({how}): its epoch is provisional until the host names it")
+            }
+            Self::Named { epoch, sandbox } => {
+                write!(f, "epoch {} (number {}) of sandbox {sandbox:?}", epoch.id, epoch.number)
             }
             Self::Capacity { from, to } => {
                 write!(f, "capacity changed: {}, {} -> {}, {}", from.memory, from.cpu, to.memory, to.cpu)

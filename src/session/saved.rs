@@ -1,8 +1,11 @@
 //! What must survive the agent: everything else is read again.
 
+use super::segments::Ring;
+use super::signals::{Known, Signals};
 use crate::meter::{Meter, Usage};
-use crate::units::Nanos;
-use crate::wire::message::{Epoch, Resumed};
+use crate::units::{Bytes, Nanos};
+use crate::wire::codec::{LIST_MAX, SANDBOX_MAX};
+use crate::wire::message::{Epoch, Finding, Resumed};
 use serde::{Deserialize, Serialize};
 
 /// The persistent part of a session; the state file holds it. Its layout is bound to the state file's format number.
@@ -20,8 +23,24 @@ pub struct Saved {
     pub instance: u32,
     /// The sandbox as the host last named it.
     pub sandbox: Option<String>,
-    /// The resume that opened the epoch.
+    /// The resume that opened the epoch; a provisional epoch without one was opened by a boot or a lost state.
     pub resume: Option<Resumed>,
+    /// How long after the guest ran again that resume was noticed, at most.
+    pub(super) latency: Option<Nanos>,
+    /// What is out of the ordinary in the epoch.
+    pub(super) findings: Vec<Finding>,
+    /// The highest number that an epoch was named with.
+    pub(super) number_max: u64,
+    /// What the host last asked virtio-mem for.
+    pub(super) requested: Option<Bytes>,
+    /// The last value of each signal.
+    pub(super) signals: Signals,
+    /// `CLOCK_REALTIME` − `CLOCK_MONOTONIC` when it was last looked at.
+    pub(super) clock_offset_ns: Option<i64>,
+    /// The resume that late signals may still tell of; none after a checkpoint or a release.
+    pub(super) known: Option<Known>,
+    /// What waits for an ack.
+    pub(super) segments: Ring,
 }
 
 impl Saved {
@@ -35,12 +54,23 @@ impl Saved {
             instance: 1,
             sandbox: None,
             resume: None,
+            latency: None,
+            findings: Vec::new(),
+            number_max: 0,
+            requested: None,
+            signals: Signals::default(),
+            clock_offset_ns: None,
+            known: None,
+            segments: Ring::default(),
         }
     }
 
-    /// The same, one agent start later.
+    /// The same, one agent start later. A whole file may still hold what no report could say.
     pub(super) fn restarted(mut self, tick: Nanos) -> Self {
         self.meter.set_tick(tick);
+        self.findings.truncate(LIST_MAX);
+        self.segments.trim();
+        self.sandbox = self.sandbox.filter(|name| name.len() <= SANDBOX_MAX);
         self.instance = self.instance.saturating_add(1);
         self
     }

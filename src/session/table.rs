@@ -3,7 +3,7 @@
 use super::ConnectionId;
 
 /// Values by connection, in the order of their arrival.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Table<T>(Vec<(ConnectionId, T)>);
 
 impl<T> Default for Table<T> {

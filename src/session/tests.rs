@@ -1,10 +1,16 @@
 //! Stories with invented times.
 
+mod clock_steps;
+mod epochs;
+mod notifying;
 mod random;
 mod world;
 
 use super::*;
-use crate::wire::message::{Ack, Checkpoint, Reason, RefusalCode, Resume, SegmentsAfter, Watch};
+use crate::capacity::Capacity;
+use crate::meter;
+use crate::units::Bytes;
+use crate::wire::message::{Ack, Finding, Reason, Refusal, RefusalCode, Reply, Request, Watch};
 use world::*;
 
 #[test]
@@ -100,7 +106,7 @@ fn the_fifth_connection_is_told_that_it_is_one_too_many() {
     let actions = world.wake(at(1_000), Some(Event::Connected(ConnectionId(5))));
     assert!(matches!(refusals(&actions).as_slice(), [refusal] if refusal.code == RefusalCode::Busy));
     assert_eq!(closes(&actions), [CloseCause::Busy]);
-    world.wake(at(1_000), Some(Event::Closed(ConnectionId(2))));
+    world.wake(at(1_000), Some(closed(ConnectionId(2))));
     assert!(closes(&world.wake(at(1_000), Some(Event::Connected(ConnectionId(6))))).is_empty());
 }
 
@@ -216,31 +222,6 @@ fn what_does_not_settle_is_told_with_both_numbers_and_holds_up_only_what_is_behi
     let [refusal] = refusals(&actions).try_into().unwrap();
     assert_eq!(refusal.code, RefusalCode::Timeout);
     assert!(refusal.text.contains("126 MiB") && refusal.text.contains("128 MiB"), "{}", refusal.text);
-}
-
-#[test]
-fn what_this_build_does_not_serve_is_refused_by_name() {
-    let mut world = World::greeted();
-    let id = Id([1; 16]);
-    let resume = Resume {
-        epoch: id,
-        number: 1,
-        paused: true,
-        sandbox: "s".to_owned(),
-        at: Nanos::ZERO,
-        mark: None,
-        requested: None,
-    };
-    for (request, name) in [
-        (Request::Resume(resume), "Resume"),
-        (Request::Checkpoint(Checkpoint { epoch: id, number: 1 }), "Checkpoint"),
-        (Request::Ack(Ack { epoch: id, seq: 1 }), "Ack"),
-        (Request::Segments(SegmentsAfter { epoch: id, seq: 1 }), "Segments"),
-    ] {
-        let [refusal] = refusals(&world.ask(at(2_000), request)).try_into().unwrap();
-        assert_eq!(refusal.code, RefusalCode::Unsupported);
-        assert!(refusal.text.starts_with(name), "{}", refusal.text);
-    }
 }
 
 #[test]

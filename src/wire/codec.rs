@@ -1,7 +1,8 @@
 //! Messages to frames and back: kinds, limits, and what a peer is told about a frame that is not served.
 
+use super::append;
 use super::frame::{self, FORMAT, Frame, FrameError};
-use super::message::{Message, Notify, Refusal, RefusalCode, Reply, Report, Request};
+use super::message::{Message, Notify, Refusal, RefusalCode, Reply, Report, Request, Tail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -11,7 +12,7 @@ pub const SANDBOX_MAX: usize = 128;
 pub const TEXT_MAX: usize = 1024;
 /// The longest version, revision or capability, in bytes.
 pub const WORD_MAX: usize = 64;
-/// The most capabilities, and the most sources of one reading.
+/// The most capabilities, and the most sources and findings of one report.
 pub const LIST_MAX: usize = 32;
 /// The most segments in one frame.
 pub const SEGMENTS_MAX: usize = 64;
@@ -105,39 +106,54 @@ mod kind {
 /// A field over its limit, or a message over a frame's.
 pub fn encode(message: &Message, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     check_limits(message)?;
-    let (kind, payload) = match message {
-        Message::Request(request) => encode_request(request)?,
-        Message::Reply(reply) => encode_reply(reply)?,
-    };
-    Ok(frame::encode(kind, &payload, out)?)
+    match message {
+        Message::Request(request) => encode_request(request, out),
+        Message::Reply(reply) => encode_reply(reply, out),
+    }
 }
 
-fn encode_request(request: &Request) -> Result<(u8, Vec<u8>), postcard::Error> {
+fn encode_request(request: &Request, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     match request {
-        Request::Hello(body) => pack(kind::HELLO, body),
-        Request::Read => pack(kind::READ, &()),
-        Request::Resume(body) => pack(kind::RESUME, body),
-        Request::Checkpoint(body) => pack(kind::CHECKPOINT, body),
-        Request::Ack(body) => pack(kind::ACK, body),
-        Request::WaitSettled(body) => pack(kind::WAIT_SETTLED, body),
-        Request::Watch(body) => pack(kind::WATCH, body),
-        Request::Segments(body) => pack(kind::SEGMENTS_AFTER, body),
+        Request::Hello(body) => pack(kind::HELLO, body, out),
+        Request::Read => pack(kind::READ, &(), out),
+        Request::Resume(body) => pack(kind::RESUME, body, out),
+        Request::Checkpoint(body) => pack(kind::CHECKPOINT, body, out),
+        Request::Ack(body) => pack(kind::ACK, body, out),
+        Request::WaitSettled(body) => pack(kind::WAIT_SETTLED, body, out),
+        Request::Watch(body) => pack(kind::WATCH, body, out),
+        Request::Segments(body) => pack(kind::SEGMENTS_AFTER, body, out),
     }
 }
 
-fn encode_reply(reply: &Reply) -> Result<(u8, Vec<u8>), postcard::Error> {
+fn encode_reply(reply: &Reply, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     match reply {
-        Reply::Welcome(body) => pack(kind::WELCOME, body),
-        Reply::Report(body) => pack(kind::REPORT, body),
-        Reply::Segments(body) => pack(kind::SEGMENTS, body),
-        Reply::Acked(body) => pack(kind::ACKED, body),
-        Reply::Error(body) => pack(kind::ERROR, body),
-        Reply::Notify(body) => pack(kind::NOTIFY, body),
+        Reply::Welcome(body) => pack(kind::WELCOME, body, out),
+        Reply::Report(body) => pack_with_tail(kind::REPORT, body, &body.tail, out),
+        Reply::Segments(body) => pack(kind::SEGMENTS, body, out),
+        Reply::Acked(body) => pack(kind::ACKED, body, out),
+        Reply::Error(body) => pack(kind::ERROR, body, out),
+        Reply::Notify(body) => pack_with_tail(kind::NOTIFY, body, &body.report.tail, out),
     }
 }
 
-fn pack<T: Serialize>(kind: u8, body: &T) -> Result<(u8, Vec<u8>), postcard::Error> {
-    Ok((kind, postcard::to_allocvec(body)?))
+fn pack<T: Serialize>(kind: u8, body: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    frame::encode_with(kind, out, |out| Ok(append(body, out)?))
+}
+
+/// A tail that says nothing takes no bytes.
+fn pack_with_tail<T: Serialize>(
+    kind: u8,
+    body: &T,
+    tail: &Tail,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    frame::encode_with(kind, out, |out| {
+        append(body, out)?;
+        if *tail != Tail::default() {
+            append(tail, out)?;
+        }
+        Ok(())
+    })
 }
 
 /// The message in `frame`; bytes behind it are ignored, for they are fields of a later build.
@@ -177,11 +193,19 @@ fn decode_reply(frame: &Frame) -> Result<Reply, DecodeError> {
     check_header(frame)?;
     let reply = match frame.kind {
         kind::WELCOME => Reply::Welcome(unpack(frame)?),
-        kind::REPORT => Reply::Report(unpack(frame)?),
+        kind::REPORT => {
+            let (mut report, tail) = unpack_with_tail::<Box<Report>>(frame)?;
+            report.tail = tail;
+            Reply::Report(report)
+        }
         kind::SEGMENTS => Reply::Segments(unpack(frame)?),
         kind::ACKED => Reply::Acked(unpack(frame)?),
         kind::ERROR => Reply::Error(unpack(frame)?),
-        kind::NOTIFY => Reply::Notify(unpack(frame)?),
+        kind::NOTIFY => {
+            let (mut notify, tail) = unpack_with_tail::<Box<Notify>>(frame)?;
+            notify.report.tail = tail;
+            Reply::Notify(notify)
+        }
         unknown => return Err(DecodeError::Kind(unknown)),
     };
     check_reply(&reply).map_err(|cause| DecodeError::Limit { kind: frame.kind, cause })?;
@@ -199,9 +223,19 @@ fn check_header(frame: &Frame) -> Result<(), DecodeError> {
 }
 
 fn unpack<T: DeserializeOwned>(frame: &Frame) -> Result<T, DecodeError> {
-    postcard::take_from_bytes(&frame.payload)
-        .map(|(body, _appended)| body)
-        .map_err(|cause| DecodeError::Payload { kind: frame.kind, cause })
+    take(frame, &frame.payload).map(|(body, _appended)| body)
+}
+
+fn unpack_with_tail<T: DeserializeOwned>(frame: &Frame) -> Result<(T, Tail), DecodeError> {
+    let (body, rest) = take(frame, &frame.payload)?;
+    match rest {
+        [] => Ok((body, Tail::default())),
+        rest => take(frame, rest).map(|(tail, _appended)| (body, tail)),
+    }
+}
+
+fn take<'a, T: DeserializeOwned>(frame: &Frame, bytes: &'a [u8]) -> Result<(T, &'a [u8]), DecodeError> {
+    postcard::take_from_bytes(bytes).map_err(|cause| DecodeError::Payload { kind: frame.kind, cause })
 }
 
 fn check_limits(message: &Message) -> Result<(), LimitError> {
@@ -238,7 +272,8 @@ fn check_reply(reply: &Reply) -> Result<(), LimitError> {
 
 fn check_report(report: &Report) -> Result<(), LimitError> {
     check_sandbox(report.identity.sandbox.as_ref())?;
-    at_most("memory.sources", report.memory.sources.len(), LIST_MAX)
+    at_most("memory.sources", report.memory.sources.len(), LIST_MAX)?;
+    at_most("findings", report.tail.findings.len(), LIST_MAX)
 }
 
 fn check_agent(agent: &super::message::Agent) -> Result<(), LimitError> {

@@ -47,16 +47,36 @@ pub enum FrameError {
 /// # Errors
 /// A payload over [`PAYLOAD_MAX`].
 pub fn encode(kind: u8, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+    encode_with(kind, out, |out| {
+        out.extend_from_slice(payload);
+        Ok(())
+    })
+}
+
+/// The same, of a payload that `append` appends. After an error, `out` is as it was.
+pub(super) fn encode_with<E: From<FrameError>>(
+    kind: u8,
+    out: &mut Vec<u8>,
+    append: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEADER_LEN]);
+    let done = append(out).and_then(|()| Ok(fill_header(kind, out.get_mut(start..).unwrap_or_default())?));
+    if done.is_err() {
+        out.truncate(start);
+    }
+    done
+}
+
+fn fill_header(kind: u8, frame: &mut [u8]) -> Result<(), FrameError> {
+    let too_long = FrameError::TooLong(frame.len().saturating_sub(HEADER_LEN));
+    let Some((header, payload)) = frame.split_first_chunk_mut::<HEADER_LEN>() else { return Err(too_long) };
     let length = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= PAYLOAD_MAX);
-    let length = length.ok_or(FrameError::TooLong(payload.len()))?;
-    let mut head = [0; 12];
+    let [l0, l1, l2, l3] = length.ok_or(too_long)?.to_le_bytes();
     let [m0, m1, m2, m3] = MAGIC;
-    let [l0, l1, l2, l3] = length.to_le_bytes();
-    head.copy_from_slice(&[m0, m1, m2, m3, FORMAT, kind, 0, 0, l0, l1, l2, l3]);
-    out.reserve(HEADER_LEN + payload.len());
-    out.extend_from_slice(&head);
-    out.extend_from_slice(&checksum(&head, payload).to_le_bytes());
-    out.extend_from_slice(payload);
+    let head = [m0, m1, m2, m3, FORMAT, kind, 0, 0, l0, l1, l2, l3];
+    let [c0, c1, c2, c3] = checksum(&head, payload).to_le_bytes();
+    *header = [m0, m1, m2, m3, FORMAT, kind, 0, 0, l0, l1, l2, l3, c0, c1, c2, c3];
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! The messages of protocol version 1.
 
 use crate::capacity::{Cpu, Memory};
-use crate::meter::{ACTIVE_UNIT, CPU_UNIT, Count, MEMORY_UNIT, Rate, Usage};
+pub use crate::meter::Counters;
+use crate::meter::{Rate, Usage};
 use crate::units::{Bytes, Nanos};
 use serde::{Deserialize, Serialize};
 
@@ -158,17 +159,6 @@ pub struct Mark {
     pub counters: Counters,
 }
 
-/// The three counters alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    /// Running time.
-    pub active: Count<ACTIVE_UNIT>,
-    /// Memory × time.
-    pub memory: Count<MEMORY_UNIT>,
-    /// CPU entitlement × time.
-    pub cpu: Count<CPU_UNIT>,
-}
-
 /// `Checkpoint`: the host is about to pause the VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -296,6 +286,43 @@ pub struct Report {
     pub base: Usage,
     /// The resume that opened the epoch.
     pub resume: Option<Resumed>,
+    /// What was appended since: behind all of the above on the wire, see [`Tail`].
+    #[serde(skip)]
+    pub tail: Tail,
+}
+
+/// Fields appended to [`Report`] after the first build of version 1. They follow its payload, and are left out where
+/// all have their default; a report without them reads as if they had.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    /// `resume.detected` came at most this long after the guest ran again: the time, on its monotonic clock, since the
+    /// signals had last been looked at.
+    pub latency: Option<Nanos>,
+    /// Whether a checkpoint holds the count.
+    pub held: bool,
+    /// What the host should know of this epoch; each at most once.
+    pub findings: Vec<Finding>,
+    /// Segments that wait for an ack.
+    pub segments_waiting: u32,
+    /// Segments that a full ring has dropped, in this boot.
+    pub segments_lost: u64,
+}
+
+/// Something out of the ordinary in an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Finding {
+    /// Named for another sandbox than before: this guest is a copy of that one's.
+    Clone,
+    /// The host's mark of this boot was ahead of the counters, which were raised to it.
+    Rollback,
+    /// The host's mark was of another boot, and ignored.
+    ForeignMark,
+    /// `CLOCK_REALTIME` moved against `CLOCK_MONOTONIC`: the clock was set, or the VM paused.
+    ClockStep,
+    /// `CLOCK_MONOTONIC` jumped past the cap: a pause that nobody announced, or a guest that was starved.
+    ClockJump,
+    /// A connection was reset: the VM was restored, or the host's end died.
+    ConnectionReset,
 }
 
 /// Whose counters these are.

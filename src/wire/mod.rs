@@ -21,6 +21,7 @@
 //! order: unsigned integers are LEB128 varints (`u8` is one byte), `Option` is 0 or 1 and the value, strings and
 //! lists carry their length, enums are the variant's number as a varint, 16-byte ids are 16 bytes. Times are
 //! nanoseconds, memory is bytes, CPU is millicpu (1000 = one vCPU). Bytes behind the last known field are ignored.
+//! A [`message::Tail`] follows the fields of `Report` and `Notify` where it says anything.
 //!
 //! | kind | message | payload | answer |
 //! |---|---|---|---|
@@ -47,11 +48,18 @@
 //! - `Ack` holds whether or not its answer arrives.
 //! - Limits: 4 connections, 2 s to `Hello`, 60 s idle; the lengths in [`codec`]. How versions may change:
 //!   [`version`].
+//!
+//! Whoever writes an implementation of their own begins with [`book`].
 
+#[doc = include_str!("book.md")]
+pub mod book {}
+mod append;
 pub mod codec;
 pub mod frame;
 pub mod message;
 pub mod version;
+
+pub(crate) use append::append;
 
 pub use codec::{DecodeError, EncodeError, decode, decode_request, encode};
 pub use frame::{Decoder, Frame, FrameError};

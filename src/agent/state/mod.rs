@@ -7,4 +7,4 @@ mod file;
 mod slot;
 
 pub use file::{StateError, StateFile};
-pub use slot::{FILE_BYTES_MAX, Found, SLOT_BYTES, SlotError, Stored, Unusable, decode};
+pub use slot::{FILE_BYTES_MAX, FORMAT, Found, SLOT_BYTES, SlotError, Stored, Unusable, decode};

@@ -1,18 +1,19 @@
 //! The format of the state file, without the file.
 //!
-//! A slot is `magic "GMST" | format u16 = 1 | reserved u16 | generation u64 | length u32 | crc32 u32 (IEEE, over the first
+//! A slot is `magic "GMST" | format u16 = 2 | reserved u16 | generation u64 | length u32 | crc32 u32 (IEEE, over the first
 //! 20 bytes and the payload)`, little endian, then the payload: a postcard [`Stored`].
 
 use super::file::StateError;
 use crate::capacity::Baseline;
 use crate::session::Saved;
+use crate::wire::append;
 use crate::wire::frame::crc32;
 use crate::wire::message::Id;
 use serde::{Deserialize, Serialize};
 
 const MAGIC: [u8; 4] = *b"GMST";
 /// Rises with every change of [`Stored`] or what is in it.
-const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 const HEADER_BYTES: usize = 24;
 /// One slot. Pages that were never written take no memory.
 pub const SLOT_BYTES: usize = 16_384;
@@ -165,23 +166,21 @@ pub(super) fn encode_slot(
     baseline: Option<&Baseline>,
 ) -> Result<(), StateError> {
     slot.clear();
-    slot.resize(HEADER_BYTES, 0);
-    *slot = postcard::to_extend(&(boot_id, session, baseline), std::mem::take(slot))
-        .map_err(|_| StateError::TooLarge { bytes: usize::MAX })?;
+    slot.extend_from_slice(&MAGIC);
+    slot.extend_from_slice(&FORMAT.to_le_bytes());
+    slot.extend_from_slice(&[0; 2]);
+    slot.extend_from_slice(&generation.to_le_bytes());
+    // Length and checksum, once they are known.
+    slot.extend_from_slice(&[0; 8]);
+    append(&(boot_id, session, baseline), slot).map_err(|_| StateError::TooLarge { bytes: usize::MAX })?;
     let bytes = slot.len() - HEADER_BYTES;
     let length = u32::try_from(bytes).ok().filter(|_| slot.len() <= SLOT_BYTES);
     let length = length.ok_or(StateError::TooLarge { bytes })?;
     let Some((header, payload)) = slot.split_first_chunk_mut::<HEADER_BYTES>() else {
         return Err(StateError::TooLarge { bytes });
     };
-    let mut fields = Vec::with_capacity(HEADER_BYTES);
-    fields.extend_from_slice(&MAGIC);
-    fields.extend_from_slice(&FORMAT.to_le_bytes());
-    fields.extend_from_slice(&[0; 2]);
-    fields.extend_from_slice(&generation.to_le_bytes());
-    fields.extend_from_slice(&length.to_le_bytes());
-    fields.extend_from_slice(&[0; 4]);
-    header.copy_from_slice(&fields);
+    let [.., l0, l1, l2, l3, _, _, _, _] = header;
+    [*l0, *l1, *l2, *l3] = length.to_le_bytes();
     let checksum = crc(header, payload).to_le_bytes();
     if let Some(end) = header.last_chunk_mut() {
         *end = checksum;

@@ -73,7 +73,7 @@ proptest! {
                 }
                 Step::Close(who) => {
                     seen.open.remove(&ConnectionId(who));
-                    Some(Event::Closed(ConnectionId(who)))
+                    Some(closed(ConnectionId(who)))
                 }
                 Step::Ask(who, what) => {
                     let from = ConnectionId(who);
@@ -119,7 +119,7 @@ proptest! {
                         seen.watching.remove(connection);
                     }
                     Action::Look(_) => prop_assert!(false, "looks without end"),
-                    Action::Log(_) => {}
+                    Action::Log(_) | Action::Resumed { .. } | Action::Dial => {}
                 }
             }
             prop_assert!(world.session.connections() <= Limits::default().connections);

@@ -7,10 +7,12 @@ use crate::wire::message::{Hello, Report, WaitSettled, Watch};
 
 pub(super) const TICK: Nanos = Nanos::from_secs(5);
 pub(super) const HOST: ConnectionId = ConnectionId(1);
+pub(super) const HOST_AGAIN: ConnectionId = ConnectionId(90);
 
 pub(super) fn at(millis: u64) -> Clock {
     let monotonic = Nanos(millis * 1_000_000);
-    Clock { monotonic, boottime: monotonic, realtime_unix: Nanos::from_secs(1_700_000_000) }
+    let realtime_unix = Nanos::from_secs(1_700_000_000).saturating_add(monotonic);
+    Clock { monotonic, boottime: monotonic, realtime_unix }
 }
 
 pub(super) fn myself() -> Myself {
@@ -60,18 +62,26 @@ pub(super) struct World {
     pub(super) capacity: Capacity,
     pub(super) log: Vec<Note>,
     pub(super) looks: Vec<Depth>,
+    pub(super) signals: Signals,
 }
 
 impl World {
     pub(super) fn new(saved: Option<Saved>) -> Self {
-        let session = Session::new(myself(), TICK, Limits::default(), saved);
-        Self { session, capacity: capacity(0), log: Vec::new(), looks: Vec::new() }
+        let limits = Limits { notify: false, ..Limits::default() };
+        let session = Session::new(myself(), TICK, limits, saved);
+        Self {
+            session,
+            capacity: capacity(0),
+            log: Vec::new(),
+            looks: Vec::new(),
+            signals: Signals::default(),
+        }
     }
 
     /// One wake-up: the event, the timer, and the looks that they call for. Gives what reaches the edge.
     pub(super) fn wake(&mut self, now: Clock, event: Option<Event>) -> Vec<Action> {
-        let mut actions: Vec<Action> =
-            event.into_iter().flat_map(|event| self.session.step(now, event)).collect();
+        let mut actions = self.session.step(now, Event::Signals(self.signals));
+        actions.extend(event.into_iter().flat_map(|event| self.session.step(now, event)));
         actions.extend(self.session.step(now, Event::Timer));
         for _ in 0..4 {
             let looks = |action: &Action| match action {
@@ -92,7 +102,11 @@ impl World {
     }
 
     pub(super) fn ask(&mut self, now: Clock, request: Request) -> Vec<Action> {
-        self.wake(now, Some(Event::Request { from: HOST, request }))
+        self.ask_from(HOST, now, request)
+    }
+
+    pub(super) fn ask_from(&mut self, from: ConnectionId, now: Clock, request: Request) -> Vec<Action> {
+        self.wake(now, Some(Event::Request { from, request }))
     }
 
     /// Connected and welcomed.
@@ -103,6 +117,10 @@ impl World {
         assert!(matches!(replies.as_slice(), [Reply::Welcome(welcome)] if welcome.nonce == 77));
         world
     }
+}
+
+pub(super) fn closed(connection: ConnectionId) -> Event {
+    Event::Closed { connection, reset: false }
 }
 
 pub(super) fn hello(version_min: u16, version_max: u16) -> Request {
