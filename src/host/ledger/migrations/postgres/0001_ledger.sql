@@ -1,0 +1,124 @@
+-- Instants are integer nanoseconds since the Unix epoch, memory is whole MiB, CPU is millicpu (1000 = one vCPU).
+
+CREATE TABLE org (
+    id   TEXT COLLATE "C" PRIMARY KEY NOT NULL,
+    plan TEXT COLLATE "C"
+);
+
+-- Numbers rise and are never given twice, deleted ones included.
+CREATE TABLE epoch (
+    number    BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id        BYTEA NOT NULL UNIQUE CHECK (length(id) = 16),
+    sandbox   TEXT COLLATE "C" NOT NULL,
+    minted_at BIGINT NOT NULL
+);
+CREATE INDEX epoch_sandbox ON epoch (sandbox, number);
+
+-- Each call of the platform once, with its first answer.
+CREATE TABLE event (
+    id      TEXT COLLATE "C" PRIMARY KEY NOT NULL,
+    sandbox TEXT COLLATE "C" NOT NULL,
+    kind    TEXT COLLATE "C" NOT NULL,
+    at      BIGINT NOT NULL,
+    epoch   BIGINT REFERENCES epoch (number),
+    answer  TEXT COLLATE "C"
+);
+CREATE INDEX event_sandbox ON event (sandbox, at);
+
+-- One row per sandbox: what has been credited, and what the next decision needs. Its version is the lock of the books.
+CREATE TABLE account (
+    sandbox           TEXT COLLATE "C" PRIMARY KEY NOT NULL,
+    org               TEXT COLLATE "C" NOT NULL,
+    version           BIGINT NOT NULL,
+    boot_id           BYTEA CHECK (length(boot_id) = 16),
+    active_seconds    BIGINT NOT NULL,
+    active_carry      BIGINT NOT NULL,
+    mib_seconds       BIGINT NOT NULL,
+    mib_carry         BIGINT NOT NULL,
+    millicpu_seconds  BIGINT NOT NULL,
+    millicpu_carry    BIGINT NOT NULL,
+    state             BYTEA NOT NULL,
+    updated_at        BIGINT NOT NULL
+);
+
+-- `reach` is an upper bound of a row's length, in few classes: what overlaps a window began at most that long before it.
+CREATE TABLE scale_event (
+    id         TEXT COLLATE "C" PRIMARY KEY NOT NULL,
+    sandbox    TEXT COLLATE "C" NOT NULL,
+    epoch      BYTEA CHECK (length(epoch) = 16),
+    org        TEXT COLLATE "C" NOT NULL,
+    memory_mib BIGINT NOT NULL CHECK (memory_mib BETWEEN 0 AND 4294967296),
+    cpu_millis BIGINT NOT NULL CHECK (cpu_millis BETWEEN 0 AND 4294967296),
+    started_at BIGINT NOT NULL CHECK (started_at >= 0),
+    ended_at   BIGINT CHECK (ended_at >= started_at),
+    reach      BIGINT NOT NULL GENERATED ALWAYS AS (
+        CASE
+            WHEN ended_at IS NULL                                THEN 0
+            WHEN ended_at - started_at <= 3600000000000          THEN 3600000000000
+            WHEN ended_at - started_at <= 28800000000000         THEN 28800000000000
+            WHEN ended_at - started_at <= 230400000000000        THEN 230400000000000
+            WHEN ended_at - started_at <= 1843200000000000       THEN 1843200000000000
+            WHEN ended_at - started_at <= 14745600000000000      THEN 14745600000000000
+            WHEN ended_at - started_at <= 117964800000000000     THEN 117964800000000000
+            ELSE 9223372036854775807
+        END) STORED
+);
+CREATE UNIQUE INDEX scale_event_open ON scale_event (sandbox) WHERE ended_at IS NULL;
+CREATE INDEX scale_event_org ON scale_event (org, reach, started_at, ended_at, memory_mib, cpu_millis);
+CREATE INDEX scale_event_time ON scale_event (reach, started_at);
+CREATE INDEX scale_event_sandbox ON scale_event (sandbox, started_at);
+
+CREATE TABLE usage_sample (
+    id         TEXT COLLATE "C" PRIMARY KEY NOT NULL,
+    sandbox    TEXT COLLATE "C" NOT NULL,
+    epoch      BYTEA CHECK (length(epoch) = 16),
+    org        TEXT COLLATE "C" NOT NULL,
+    memory_mib BIGINT NOT NULL CHECK (memory_mib BETWEEN 0 AND 4294967296),
+    cpu_millis BIGINT NOT NULL CHECK (cpu_millis BETWEEN 0 AND 4294967296),
+    started_at BIGINT NOT NULL CHECK (started_at >= 0),
+    ended_at   BIGINT NOT NULL CHECK (ended_at >= started_at),
+    reach      BIGINT NOT NULL GENERATED ALWAYS AS (
+        CASE
+            WHEN ended_at - started_at <= 3600000000000          THEN 3600000000000
+            WHEN ended_at - started_at <= 28800000000000         THEN 28800000000000
+            WHEN ended_at - started_at <= 230400000000000        THEN 230400000000000
+            WHEN ended_at - started_at <= 1843200000000000       THEN 1843200000000000
+            WHEN ended_at - started_at <= 14745600000000000      THEN 14745600000000000
+            WHEN ended_at - started_at <= 117964800000000000     THEN 117964800000000000
+            ELSE 9223372036854775807
+        END) STORED
+);
+CREATE INDEX usage_sample_org ON usage_sample (org, reach, started_at, ended_at, memory_mib, cpu_millis);
+CREATE INDEX usage_sample_time ON usage_sample (reach, started_at);
+CREATE INDEX usage_sample_sandbox ON usage_sample (sandbox, started_at);
+
+-- What the host found, for whoever asks why two books differ.
+CREATE TABLE verdict (
+    id      TEXT COLLATE "C" PRIMARY KEY NOT NULL,
+    sandbox TEXT COLLATE "C" NOT NULL,
+    at      BIGINT NOT NULL,
+    verdict TEXT COLLATE "C" NOT NULL,
+    detail  TEXT COLLATE "C" NOT NULL
+);
+CREATE INDEX verdict_sandbox ON verdict (sandbox, at);
+CREATE INDEX verdict_at ON verdict (at);
+
+-- What is left of pruned rows. `book` is 0 for scale_event and 1 for usage_sample, `hour` counts from 1970.
+CREATE TABLE hour_total (
+    book       BIGINT NOT NULL CHECK (book IN (0, 1)),
+    org        TEXT COLLATE "C" NOT NULL,
+    hour       BIGINT NOT NULL,
+    sandbox    TEXT COLLATE "C" NOT NULL,
+    memory_mib BIGINT NOT NULL,
+    cpu_millis BIGINT NOT NULL,
+    active_ns  BIGINT NOT NULL,
+    PRIMARY KEY (book, org, hour, sandbox, memory_mib, cpu_millis)
+);
+CREATE INDEX hour_total_hour ON hour_total (book, hour);
+
+-- One row: nothing that began before this instant is taken any more.
+CREATE TABLE pruned (
+    one    BIGINT PRIMARY KEY NOT NULL CHECK (one = 1),
+    before BIGINT NOT NULL
+);
+INSERT INTO pruned (one, before) VALUES (1, 0);
