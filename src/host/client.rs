@@ -1,21 +1,30 @@
-//! What a host asks of one agent: a report, a stream of them, a report once memory has settled.
+//! What a host asks of one agent: a report, a stream of them, a report once memory has settled; and what it tells
+//! one around a pause.
 
-use super::asked::Asked;
-use super::connection::{Connection, name};
-use super::error::{Cause, ClientError, Step};
+use super::conversation::Conversation;
+use super::error::{Cause, ClientError, Kind, Step};
+use super::random::Backoff;
 use super::target::Target;
 use crate::units::Bytes;
-use crate::wire::message::{Agent, RefusalCode, Reply, Report, Request, WaitSettled, Watch};
+use crate::wire::message::{Ack, Agent, Checkpoint, Report, Request, Resume, Segments, SegmentsAfter, Watch};
 use std::time::{Duration, Instant};
 
 /// The longest that one question may take where nothing else is said.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// What no clock of this machine can step over.
+const TIMEOUT_MAX: Duration = Duration::from_hours(24);
+/// The pauses between attempts: a guest that was just restored may need some.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// An attempt that ends as the time for all of them does may still say why.
+const RETRY_GRACE: Duration = Duration::from_millis(50);
 
 /// Asks one agent. Each question opens its own connection, so nothing is left open across a snapshot of the VM.
 #[derive(Clone, Debug)]
 pub struct Client {
     target: Target,
     timeout: Duration,
+    patience: Duration,
 }
 
 /// A report with what only the host knows of it.
@@ -43,18 +52,26 @@ pub struct SettleOutcome {
 
 /// The reports of one `Watch`, as they come.
 pub struct Watcher {
-    client: Client,
-    connection: Connection,
+    conversation: Conversation,
     /// The answer to the request, until it is taken.
     first: Option<Reading>,
     patience: Duration,
 }
 
 impl Client {
-    /// A client of `target`. Nothing is opened yet. A question may take at most `timeout`, connecting included.
+    /// A client of `target`. Nothing is opened yet. A question may take at most `timeout`, connecting included, and
+    /// never more than a day.
     #[must_use]
     pub fn new(target: Target, timeout: Duration) -> Self {
-        Self { target, timeout }
+        let timeout = timeout.min(TIMEOUT_MAX);
+        Self { target, timeout, patience: timeout }
+    }
+
+    /// What may safely be asked again ([`Client::resume`] and what stands below it) is, for as long as this in all;
+    /// without it for one timeout. Each attempt opens a new connection, for a pause can leave an old one dead.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Whom it asks.
@@ -63,12 +80,18 @@ impl Client {
         &self.target
     }
 
+    /// The longest that one question may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// One report, now.
     ///
     /// # Errors
     /// See [`Cause`]: nobody there, another protocol, no common version, no answer in time.
     pub async fn read(&self) -> Result<Reading, ClientError> {
-        self.ask(&Request::Read).await.map(|(_, reading)| reading)
+        self.converse_with(&Request::Read).await.map(|(_, reading)| reading)
     }
 
     /// Reports at each change of the capacity and at least once in `interval`, until the connection ends.
@@ -77,9 +100,9 @@ impl Client {
     /// As for [`Client::read`].
     pub async fn watch(&self, interval: Duration) -> Result<Watcher, ClientError> {
         let request = Request::Watch(Watch { interval: interval.into() });
-        let (connection, first) = self.ask(&request).await?;
+        let (conversation, first) = self.converse_with(&request).await?;
         let patience = interval.saturating_add(self.timeout);
-        Ok(Watcher { client: self.clone(), connection, first: Some(first), patience })
+        Ok(Watcher { conversation, first: Some(first), patience })
     }
 
     /// Waits until `plugged` is what is `expected`, or where that is not stated, what the VMM requested, or where
@@ -94,54 +117,109 @@ impl Client {
         quiet: Duration,
         limit: Duration,
     ) -> Result<SettleOutcome, ClientError> {
-        let request =
-            Request::WaitSettled(WaitSettled { expected, quiet: quiet.into(), timeout: limit.into() });
-        let mut connection = Connection::open(&self.target, &request, self.timeout).await?;
-        // The agent counts the limit from when it heard of it, and answers at a look after it.
-        let patience = limit.saturating_add(self.timeout);
-        match connection.receive(Step::Settled, patience).await? {
-            Reply::Report(report) => {
-                let reading = self.reading(&connection, *report, None);
-                Ok(SettleOutcome { settled: true, reading })
+        self.converse().await?.wait_settled(expected, quiet, limit).await
+    }
+
+    /// Connects and greets: whoever answers is known before anything is asked of it.
+    ///
+    /// # Errors
+    /// As for [`Client::read`].
+    pub async fn converse(&self) -> Result<Conversation, ClientError> {
+        Conversation::open(self).await
+    }
+
+    /// Connects, greets and asks the first question in one write, which saves a round trip. It must be one that a
+    /// report answers: `Read`, `Resume`, `Checkpoint` or `Watch`.
+    ///
+    /// # Errors
+    /// As for [`Client::read`], and for what the question itself may fail by.
+    pub async fn converse_with(&self, first: &Request) -> Result<(Conversation, Reading), ClientError> {
+        Conversation::open_with(self, first).await
+    }
+
+    /// [`Conversation::resume`] on a connection of its own, which is closed after it. What it answers is delivered
+    /// again until it is [acknowledged](Client::ack).
+    ///
+    /// # Errors
+    /// As for [`Conversation::resume`], once there is no time for another attempt.
+    pub async fn resume(&self, resume: &Resume) -> Result<Reading, ClientError> {
+        let request = Request::Resume(resume.clone());
+        self.retrying(|| self.ask_and_close(&request)).await
+    }
+
+    /// [`Conversation::checkpoint`] on a connection of its own. When this returns, nothing of the connection is
+    /// left: the VM may be paused.
+    ///
+    /// # Errors
+    /// As for [`Conversation::checkpoint`], once there is no time for another attempt.
+    pub async fn checkpoint(&self, checkpoint: Checkpoint) -> Result<Reading, ClientError> {
+        let request = Request::Checkpoint(checkpoint);
+        self.retrying(|| self.ask_and_close(&request)).await
+    }
+
+    /// [`Conversation::ack`] on a connection of its own, which is closed after it.
+    ///
+    /// # Errors
+    /// As for [`Conversation::ack`], once there is no time for another attempt.
+    pub async fn ack(&self, ack: Ack) -> Result<(), ClientError> {
+        self.retrying(|| async {
+            let mut conversation = self.converse().await?;
+            conversation.ack(ack).await?;
+            conversation.close().await
+        })
+        .await
+    }
+
+    /// [`Conversation::segments`] on a connection of its own, which is closed after it.
+    ///
+    /// # Errors
+    /// As for [`Conversation::segments`], once there is no time for another attempt.
+    pub async fn segments(&self, after: SegmentsAfter) -> Result<Segments, ClientError> {
+        self.retrying(|| async {
+            let mut conversation = self.converse().await?;
+            let segments = conversation.segments(after).await?;
+            conversation.close().await?;
+            Ok(segments)
+        })
+        .await
+    }
+
+    /// Does `work` again, after a pause that doubles, for as long as it fails by what may pass
+    /// ([`Kind::TryAgain`]) and there is time. It must be safe to repeat: a `Resume` is, with the same epoch.
+    ///
+    /// # Errors
+    /// The last one of `work`; [`Cause::TimedOut`] where the first attempt took all the time.
+    pub async fn retrying<T, W>(&self, mut work: impl FnMut() -> W) -> Result<T, ClientError>
+    where
+        W: Future<Output = Result<T, ClientError>>,
+    {
+        let began = Instant::now();
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        let mut last = None;
+        loop {
+            let left = self.patience.saturating_sub(began.elapsed());
+            match tokio::time::timeout(left.saturating_add(RETRY_GRACE), work()).await {
+                Ok(Err(error)) if error.cause.kind() == Kind::TryAgain => {
+                    let pause = backoff.pause();
+                    if self.patience.saturating_sub(began.elapsed()) <= pause {
+                        return Err(error);
+                    }
+                    last = Some(error);
+                    tokio::time::sleep(pause).await;
+                }
+                Ok(done) => return done,
+                Err(_) => {
+                    let cause = Cause::TimedOut { step: Step::Exchange, after: self.patience };
+                    return Err(last.unwrap_or_else(|| ClientError { target: self.target.clone(), cause }));
+                }
             }
-            Reply::Error(refusal) if refusal.code == RefusalCode::Timeout => {
-                let asked = Asked::now();
-                connection.send(Request::Read, self.timeout).await?;
-                let report = self.report(&mut connection, self.timeout).await?;
-                let reading = self.reading(&connection, report, Some(asked));
-                Ok(SettleOutcome { settled: false, reading })
-            }
-            Reply::Error(refusal) => Err(self.fail(Cause::Refused(refusal))),
-            other => Err(self.fail(Cause::Unexpected { message: name(&other), step: Step::Settled })),
         }
     }
 
-    /// Connects, asks, and takes the first report, in all within the timeout.
-    async fn ask(&self, request: &Request) -> Result<(Connection, Reading), ClientError> {
-        let deadline = Instant::now() + self.timeout;
-        let mut connection = Connection::open(&self.target, request, self.timeout).await?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let report = self.report(&mut connection, left).await?;
-        let asked = connection.asked;
-        let reading = self.reading(&connection, report, Some(asked));
-        Ok((connection, reading))
-    }
-
-    async fn report(&self, connection: &mut Connection, limit: Duration) -> Result<Report, ClientError> {
-        match connection.receive(Step::Report, limit).await? {
-            Reply::Report(report) => Ok(*report),
-            Reply::Error(refusal) => Err(self.fail(Cause::Refused(refusal))),
-            other => Err(self.fail(Cause::Unexpected { message: name(&other), step: Step::Report })),
-        }
-    }
-
-    fn reading(&self, connection: &Connection, report: Report, asked: Option<Asked>) -> Reading {
-        let skew_ns = asked.and_then(|asked| asked.skew_ns(report.clock.realtime_unix));
-        Reading { target: self.target.clone(), agent: connection.welcome.agent.clone(), report, skew_ns }
-    }
-
-    fn fail(&self, cause: Cause) -> ClientError {
-        ClientError { target: self.target.clone(), cause }
+    async fn ask_and_close(&self, request: &Request) -> Result<Reading, ClientError> {
+        let (conversation, reading) = self.converse_with(request).await?;
+        conversation.close().await?;
+        Ok(reading)
     }
 }
 
@@ -154,7 +232,7 @@ impl Watcher {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
-        let report = self.client.report(&mut self.connection, self.patience).await?;
-        Ok(self.client.reading(&self.connection, report, None))
+        let report = self.conversation.report(self.patience).await?;
+        Ok(self.conversation.reading(report, None))
     }
 }

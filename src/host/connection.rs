@@ -1,7 +1,9 @@
-//! One open connection: `Hello` and the first request out in one write, `Welcome` checked, replies in.
+//! One open connection: `Hello` and the first request out in one write, `Welcome` checked, replies in. And the stream
+//! of frames below it, which a notification is too.
 
 use super::asked::Asked;
 use super::error::{Cause, ClientError, Step};
+use super::random;
 use super::target::Target;
 use super::transport::{self, Stream};
 use crate::wire::frame::GARBAGE_MAX;
@@ -24,20 +26,24 @@ pub(super) struct Connection {
 }
 
 /// The other end, with the bytes of it that are not a whole frame yet.
-struct Peer {
-    target: Target,
+pub(super) struct Peer {
+    pub(super) target: Target,
     stream: Box<dyn Stream>,
     decoder: Decoder,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects and asks the first question. All of it takes at most `limit`.
-    pub(super) async fn open(target: &Target, first: &Request, limit: Duration) -> Result<Self, ClientError> {
+    /// Connects, and asks the first question where there is one. All of it takes at most `limit`.
+    pub(super) async fn open(
+        target: &Target,
+        first: Option<&Request>,
+        limit: Duration,
+    ) -> Result<Self, ClientError> {
         let fail = |cause| ClientError { target: target.clone(), cause };
         let deadline = Instant::now() + limit;
         let timed_out = |step| fail(Cause::TimedOut { step, after: limit });
-        let nonce = random().map_err(|error| fail(Cause::Random(error)))?;
+        let nonce = random::number().map_err(|error| fail(Cause::Random(error)))?;
         let opening = opening(nonce, first).map_err(fail)?;
 
         let step = if matches!(target, Target::Hybrid { .. }) { Step::Bridging } else { Step::Connecting };
@@ -50,8 +56,7 @@ impl Connection {
         // A peer that refuses at once closes before it has read everything: what it said is still there.
         let unsent = sent.err();
 
-        let mut peer =
-            Peer { target: target.clone(), stream, decoder: Decoder::new(), buffer: vec![0; READ_BYTES] };
+        let mut peer = Peer::new(target.clone(), stream);
         let reply = match peer.receive(deadline, limit, Step::Welcome).await {
             Err(ClientError { cause: Cause::Closed(_), .. }) if unsent.is_some() => {
                 let error = unsent.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
@@ -65,29 +70,55 @@ impl Connection {
 
     /// Asks another question.
     pub(super) async fn send(&mut self, request: Request, limit: Duration) -> Result<(), ClientError> {
-        let mut bytes = Vec::new();
-        let message = Message::Request(request);
-        wire::encode(&message, &mut bytes).map_err(|error| self.peer.fail(Cause::Encode(error)))?;
-        let step = Step::Sending;
-        match tokio::time::timeout(limit, self.peer.stream.write_all(&bytes)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.peer.fail(Cause::Broken { step, error })),
-            Err(_) => Err(self.peer.fail(Cause::TimedOut { step, after: limit })),
-        }
+        self.peer.send(request, limit).await
     }
 
     /// The next reply, in at most `limit`.
     pub(super) async fn receive(&mut self, step: Step, limit: Duration) -> Result<Reply, ClientError> {
         self.peer.receive(Instant::now() + limit, limit, step).await
     }
+
+    /// See [`Peer::end`].
+    pub(super) async fn end(self, limit: Duration) -> Result<(), ClientError> {
+        self.peer.end(limit).await
+    }
 }
 
 impl Peer {
-    fn fail(&self, cause: Cause) -> ClientError {
+    pub(super) fn new(target: Target, stream: Box<dyn Stream>) -> Self {
+        Self { target, stream, decoder: Decoder::new(), buffer: vec![0; READ_BYTES] }
+    }
+
+    pub(super) async fn send(&mut self, request: Request, limit: Duration) -> Result<(), ClientError> {
+        let mut bytes = Vec::new();
+        let message = Message::Request(request);
+        wire::encode(&message, &mut bytes).map_err(|error| self.fail(Cause::Encode(error)))?;
+        let step = Step::Sending;
+        match tokio::time::timeout(limit, self.stream.write_all(&bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.fail(Cause::Broken { step, error })),
+            Err(_) => Err(self.fail(Cause::TimedOut { step, after: limit })),
+        }
+    }
+
+    /// Closes this end and waits until the other one has too: then nothing is left under way.
+    pub(super) async fn end(mut self, limit: Duration) -> Result<(), ClientError> {
+        let ending = async {
+            // One that is gone already cannot be shut down, and need not be.
+            let _ = self.stream.shutdown().await;
+            while let Ok(1..) = self.stream.read(&mut self.buffer).await {}
+        };
+        let timed_out = Cause::TimedOut { step: Step::Closing, after: limit };
+        let ended = tokio::time::timeout(limit, ending).await;
+        ended.map_err(|_| ClientError { target: self.target, cause: timed_out })
+    }
+
+    pub(super) fn fail(&self, cause: Cause) -> ClientError {
         ClientError { target: self.target.clone(), cause }
     }
 
-    async fn receive(
+    /// The next reply until `deadline`, which is `limit` from when it began to be waited for.
+    pub(super) async fn receive(
         &mut self,
         deadline: Instant,
         limit: Duration,
@@ -145,11 +176,13 @@ impl Peer {
 }
 
 /// `Hello` and the first request, for one write: an answer costs one round trip.
-fn opening(nonce: u64, first: &Request) -> Result<Vec<u8>, Cause> {
+fn opening(nonce: u64, first: Option<&Request>) -> Result<Vec<u8>, Cause> {
     let hello = Hello { version_min: version::MIN, version_max: version::CURRENT, nonce };
     let mut bytes = Vec::new();
     wire::encode(&Message::Request(Request::Hello(hello)), &mut bytes)?;
-    wire::encode(&Message::Request(first.clone()), &mut bytes)?;
+    if let Some(first) = first {
+        wire::encode(&Message::Request(first.clone()), &mut bytes)?;
+    }
     Ok(bytes)
 }
 
@@ -179,15 +212,5 @@ pub(super) fn name(reply: &Reply) -> &'static str {
         Reply::Error(Refusal { code: RefusalCode::Unsupported, .. }) => "Error (Unsupported)",
         Reply::Error(_) => "Error",
         Reply::Notify(_) => "Notify",
-    }
-}
-
-fn random() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    if filled == bytes.len() {
-        Ok(u64::from_ne_bytes(bytes))
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
     }
 }

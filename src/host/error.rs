@@ -1,8 +1,9 @@
 //! What can go wrong between the host and one agent, told apart by who can mend it.
 
+use super::json::hex;
 use super::target::Target;
 use super::text::Safe;
-use crate::wire::message::{Refusal, RefusalCode};
+use crate::wire::message::{Epoch, EpochSource, Refusal, RefusalCode};
 use crate::wire::{DecodeError, EncodeError, version};
 use std::io;
 use std::time::Duration;
@@ -100,6 +101,17 @@ pub enum Cause {
         /// When.
         step: Step,
     },
+    /// An answer for another life of the guest than the one that was named.
+    #[error("the guest is in {found}, not in {wanted}")]
+    OtherEpoch {
+        /// Which life was named.
+        wanted: Box<Life>,
+        /// Which one it tells of.
+        found: Box<Life>,
+    },
+    /// No host has named the guest's epoch.
+    #[error("the guest's epoch is provisional: no host has named it")]
+    Unnamed,
     /// A request that cannot be sent.
     #[error("the request cannot be sent: {0}")]
     Encode(#[from] EncodeError),
@@ -123,6 +135,16 @@ pub enum Step {
     Report,
     /// `WaitSettled` was sent.
     Settled,
+    /// `Ack` was sent.
+    Acked,
+    /// `Segments` was sent.
+    Segments,
+    /// This end was closed.
+    Closing,
+    /// An exchange of several messages.
+    Exchange,
+    /// A peer connected, to speak first.
+    Notification,
 }
 
 /// Who can mend it.
@@ -132,6 +154,8 @@ pub enum Kind {
     TryAgain,
     /// What is at the other end is not, or is no longer, an agent this host can talk to.
     Peer,
+    /// Agent and host are of two minds about which life of the guest this is.
+    Epoch,
     /// The fault is on this machine.
     Ours,
 }
@@ -152,6 +176,7 @@ impl Cause {
             | Self::Nonce { .. } => Kind::TryAgain,
             Self::Refused(refusal) => match refusal.code {
                 RefusalCode::Busy | RefusalCode::Timeout | RefusalCode::Internal => Kind::TryAgain,
+                RefusalCode::StaleEpoch | RefusalCode::UnknownEpoch => Kind::Epoch,
                 _ => Kind::Peer,
             },
             Self::Hybrid(_)
@@ -159,6 +184,7 @@ impl Cause {
             | Self::Decode(_)
             | Self::Version(_)
             | Self::Unexpected { .. } => Kind::Peer,
+            Self::OtherEpoch { .. } | Self::Unnamed => Kind::Epoch,
             Self::Connect(_) | Self::Encode(_) | Self::Random(_) => Kind::Ours,
         }
     }
@@ -184,8 +210,12 @@ impl Cause {
                 }
                 RefusalCode::Busy => Some("an agent serves four connections at once"),
                 RefusalCode::Unsupported => Some("the guest's agent is older than this guestmeter"),
+                RefusalCode::StaleEpoch => Some("a later life of this guest was named before"),
+                RefusalCode::UnknownEpoch => Some("`guestmeter read` shows the epoch the guest is in"),
                 _ => None,
             },
+            Self::OtherEpoch { .. } => Some("it was resumed, restored or named by another host meanwhile"),
+            Self::Unnamed => Some("name it first: `guestmeter resume --not-paused`"),
             Self::Connect(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Some("run it as a user who may open the VMM's socket")
             }
@@ -203,6 +233,11 @@ impl std::fmt::Display for Step {
             Self::Welcome => "its Welcome was awaited",
             Self::Report => "its report was awaited",
             Self::Settled => "memory was awaited to settle",
+            Self::Acked => "the answer to Ack was awaited",
+            Self::Segments => "its segments were awaited",
+            Self::Closing => "its end of the connection was awaited",
+            Self::Exchange => "the exchange was under way",
+            Self::Notification => "its notification was awaited",
         })
     }
 }
@@ -220,7 +255,33 @@ impl std::fmt::Display for Refused<'_> {
                 "no common protocol version: this guestmeter speaks {min} to {max}; the agent says: {}",
                 Safe(text)
             ),
+            RefusalCode::Unsupported => write!(f, "the agent does not know this request: {}", Safe(text)),
+            RefusalCode::StaleEpoch => write!(f, "the epoch is out of date: {}", Safe(text)),
+            RefusalCode::UnknownEpoch => write!(f, "the guest is not in this epoch: {}", Safe(text)),
             _ => write!(f, "the agent refused ({code:?}): {}", Safe(text)),
+        }
+    }
+}
+
+/// One life of a guest, as an error names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Its epoch; of a provisional one the id is zero, and where the number does not matter, that is.
+    pub epoch: Epoch,
+    /// Its sandbox, where it matters.
+    pub sandbox: Option<String>,
+}
+
+impl std::fmt::Display for Life {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.epoch.source {
+            EpochSource::Provisional => f.write_str("a provisional epoch")?,
+            EpochSource::Host if self.epoch.number == 0 => write!(f, "epoch {}", hex(self.epoch.id))?,
+            EpochSource::Host => write!(f, "epoch {} ({})", self.epoch.number, hex(self.epoch.id))?,
+        }
+        match &self.sandbox {
+            Some(sandbox) => write!(f, " of sandbox {}", Safe(sandbox)),
+            None => Ok(()),
         }
     }
 }

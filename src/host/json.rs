@@ -8,11 +8,13 @@ use super::text::acts_on_terminal;
 use crate::capacity::{Cpu, Memory};
 use crate::meter::{Amounts, Event, Rule, Slice, Usage};
 use crate::units::{Bytes, MilliCpu, Nanos};
-use crate::wire::message::{Clock, EpochSource, Id, Identity, Reason, Resumed, Signal};
+use crate::wire::message::{Clock, EpochSource, Finding, Id, Identity, Reason, Resumed, Signal, Tail};
 use serde::Serialize;
 
 /// Names the shape; another shape gets another name.
 pub const SCHEMA: &str = "guestmeter.report/1";
+/// The shape of what `listen --json` prints.
+pub const NOTIFICATION_SCHEMA: &str = "guestmeter.notification/1";
 
 /// One line of `read --json`, without its newline.
 ///
@@ -20,6 +22,27 @@ pub const SCHEMA: &str = "guestmeter.report/1";
 /// None that is known: the document has string keys only, and no floats.
 pub fn report(reading: &Reading) -> serde_json::Result<String> {
     serde_json::to_string(&report_document(reading)).map(|text| unsteering(&text))
+}
+
+/// One line of `listen --json`: what a guest said unasked, and what its agent says of it, or why it could not be asked;
+/// whether it was acknowledged, or why not.
+///
+/// # Errors
+/// As for [`report`].
+pub fn notification(
+    hint: &Reading,
+    evidence: Result<&Reading, &str>,
+    acked: Result<(), &str>,
+) -> serde_json::Result<String> {
+    let document = NotificationDocument {
+        schema: NOTIFICATION_SCHEMA,
+        hint: report_document(hint),
+        evidence: evidence.ok().map(report_document),
+        error: evidence.err(),
+        acked: acked.is_ok(),
+        doubt: acked.err(),
+    };
+    serde_json::to_string(&document).map(|text| unsteering(&text))
 }
 
 /// The `usage` object alone, as `replay` prints it.
@@ -49,7 +72,7 @@ pub fn slice(event: Event, slice: &Slice) -> serde_json::Result<String> {
 }
 
 /// Escapes what a terminal may act on and JSON need not escape: the text of some fields is the guest's.
-fn unsteering(text: &str) -> String {
+pub(super) fn unsteering(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         if acts_on_terminal(character) {
@@ -78,6 +101,16 @@ struct SliceDocument {
 }
 
 #[derive(Serialize)]
+struct NotificationDocument<'a> {
+    schema: &'static str,
+    hint: ReportDocument<'a>,
+    evidence: Option<ReportDocument<'a>>,
+    error: Option<&'a str>,
+    acked: bool,
+    doubt: Option<&'a str>,
+}
+
+#[derive(Serialize)]
 struct ReportDocument<'a> {
     schema: &'static str,
     target: String,
@@ -90,6 +123,9 @@ struct ReportDocument<'a> {
     usage: UsageDocument,
     base: UsageDocument,
     resume: Option<ResumeDocument>,
+    held: bool,
+    findings: Vec<&'static str>,
+    segments: SegmentsDocument,
 }
 
 #[derive(Serialize)]
@@ -195,6 +231,13 @@ struct AmountsDocument {
 struct ResumeDocument {
     signal: &'static str,
     detected_monotonic_ns: Nanos,
+    latency_ns: Option<Nanos>,
+}
+
+#[derive(Serialize)]
+struct SegmentsDocument {
+    waiting: u32,
+    lost: u64,
 }
 
 fn report_document(reading: &Reading) -> ReportDocument<'_> {
@@ -215,13 +258,16 @@ fn report_document(reading: &Reading) -> ReportDocument<'_> {
         cpu: cpu_document(&report.cpu),
         usage: usage_document(&report.usage),
         base: usage_document(&report.base),
-        resume: report.resume.map(resume_document),
+        resume: report.resume.map(|resumed| resume_document(resumed, &report.tail)),
+        held: report.tail.held,
+        findings: report.tail.findings.iter().map(|finding| finding_name(*finding)).collect(),
+        segments: SegmentsDocument { waiting: report.tail.segments_waiting, lost: report.tail.segments_lost },
     }
 }
 
 fn identity_document(identity: &Identity) -> IdentityDocument<'_> {
     IdentityDocument {
-        boot_id: uuid(identity.boot_id),
+        boot_id: identity.boot_id.to_string(),
         sandbox: identity.sandbox.as_deref(),
         epoch: EpochDocument {
             id: hex(identity.epoch.id),
@@ -304,20 +350,36 @@ fn amounts_document(amounts: Amounts) -> AmountsDocument {
     }
 }
 
-fn resume_document(resumed: Resumed) -> ResumeDocument {
+fn resume_document(resumed: Resumed, tail: &Tail) -> ResumeDocument {
     ResumeDocument {
-        signal: match resumed.signal {
-            Signal::Host => "host",
-            Signal::Vmclock => "vmclock",
-            Signal::VsockReset => "vsock_reset",
-            Signal::Vmgenid => "vmgenid",
-            Signal::Clock => "clock",
-        },
+        signal: signal_name(resumed.signal),
         detected_monotonic_ns: resumed.detected,
+        latency_ns: tail.latency,
     }
 }
 
-fn reason_name(reason: Reason) -> &'static str {
+pub(super) fn signal_name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Host => "host",
+        Signal::Vmclock => "vmclock",
+        Signal::VsockReset => "vsock_reset",
+        Signal::Vmgenid => "vmgenid",
+        Signal::Clock => "clock",
+    }
+}
+
+pub(super) fn finding_name(finding: Finding) -> &'static str {
+    match finding {
+        Finding::Clone => "clone",
+        Finding::Rollback => "rollback",
+        Finding::ForeignMark => "foreign_mark",
+        Finding::ClockStep => "clock_step",
+        Finding::ClockJump => "clock_jump",
+        Finding::ConnectionReset => "connection_reset",
+    }
+}
+
+pub(super) fn reason_name(reason: Reason) -> &'static str {
     match reason {
         Reason::Query => "query",
         Reason::Boot => "boot",
@@ -332,16 +394,4 @@ fn reason_name(reason: Reason) -> &'static str {
 /// 32 hex digits.
 pub(super) fn hex(id: Id) -> String {
     id.0.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// As the kernel prints a boot id: 8-4-4-4-12 hex digits.
-pub(super) fn uuid(id: Id) -> String {
-    let mut text = String::with_capacity(36);
-    for (index, byte) in id.0.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }

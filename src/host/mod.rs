@@ -3,6 +3,12 @@
 //! A [`Target`] says where an agent is, a [`Client`] asks it, a [`Reading`] is what it said with what only the host
 //! knows of it, and [`json`] and [`table`] show one. [`replay`] counts recorded observations. The command line is
 //! [`cli`].
+//! [`vmm`] asks the VMM itself.
+//!
+//! Around a pause or a snapshot a [`Client`] closes one life of its guest and names the next; a [`Conversation`] does so
+//! on one connection, [`listen`] hears what a guest says unasked, and [`snapshot_hooks`] has whole examples.
+//!
+//! Whoever runs a platform with all this begins with [`guide`].
 //!
 //! A guest number is evidence, never authority: the guest's tenant can forge any of it.
 //!
@@ -18,7 +24,7 @@
 //! # let state = directory.path().join("state");
 //! # let arguments = ["--listen", &listen, "--notify", "none", "--state"].map(std::ffi::OsString::from);
 //! # let arguments = arguments.into_iter().chain([state.into_os_string()]).collect::<Vec<_>>();
-//! # std::thread::spawn(|| guestmeter::agent::run(arguments));
+//! # std::thread::spawn(|| guestmeter::agent::run(arguments, guestmeter::agent::Process::Shared));
 //! # while !socket.exists() { std::thread::sleep(std::time::Duration::from_millis(10)) }
 //! # let address = listen;
 //! use guestmeter::host::{Client, Target};
@@ -44,15 +50,36 @@ mod asked;
 pub mod cli;
 mod client;
 mod connection;
+mod conversation;
+mod decimal;
 mod error;
+pub mod explain;
+#[doc = include_str!("guide.md")]
+pub mod guide {}
 pub mod json;
+pub mod ledger;
+pub mod listen;
+pub mod mark;
+pub mod parity;
+mod random;
+pub mod reconcile;
 pub mod replay;
+#[cfg(feature = "agent")]
+pub mod simulate;
+pub mod snapshot_hooks;
 pub mod table;
 mod target;
 mod text;
+pub mod tiers;
+mod toml_text;
 mod transport;
+pub mod vmm;
 mod vsock;
+pub mod worker;
 
 pub use client::{Client, Reading, SettleOutcome, TIMEOUT_DEFAULT, Watcher};
-pub use error::{Cause, ClientError, Kind, Step};
+pub use conversation::Conversation;
+pub use error::{Cause, ClientError, Kind, Life, Step};
+pub use random::mint_epoch;
 pub use target::{PORT_DEFAULT, Target, TargetError, TargetFault};
+pub use toml_text::TomlError;

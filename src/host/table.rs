@@ -1,13 +1,13 @@
 //! Reports as a person wants them: one in full, or many, a line each. Pure: what the terminal can do is an argument.
 
 use super::client::Reading;
-use super::json::{hex, uuid};
+use super::json::{finding_name, hex, signal_name};
 use super::target::Target;
 use super::text::{Safe, gib_seconds, grouped, memory, skew, span, vcpu_seconds, vcpus};
 use crate::capacity::{Cpu, Memory, MemoryState, Precision};
 use crate::meter::{Event, Rule, Slice, Usage};
 use crate::units::{Bytes, Nanos};
-use crate::wire::message::{Clock, EpochSource, Identity};
+use crate::wire::message::{Clock, EpochSource, Finding, Identity, Report};
 use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
 
@@ -42,6 +42,7 @@ pub fn report(reading: &Reading, look: Look) -> String {
     cpu_rows(&mut table, &report.cpu);
     usage_rows(&mut table, &report.usage);
     identity_rows(&mut table, &report.identity);
+    life_rows(&mut table, report);
     clock_row(&mut table, report.clock, reading.skew_ns);
     let agent = &reading.agent;
     format!(
@@ -92,14 +93,15 @@ pub fn slice(event: Event, slice: &Slice) -> String {
 /// Many targets, a line each, in the order given.
 #[must_use]
 pub fn fleet(rows: &[FleetRow<'_>], look: Look) -> String {
-    let mut table = new_table(look);
-    let header =
-        ["TARGET", "STATE", "TOTAL", "PLUGGED", "CPU", "RUNNING", "MEMORY", "CPU TIME", "DROPPED", "AGE"];
-    table.set_header(header.map(|title| Cell::new(title).add_attribute(Attribute::Bold)));
+    let header = [
+        "TARGET", "SANDBOX", "STATE", "TOTAL", "PLUGGED", "CPU", "RUNNING", "MEMORY", "CPU TIME", "DROPPED",
+        "AGE",
+    ];
+    let mut table = titled_table(&header, look);
     for row in rows {
         table.add_row(fleet_row(row));
     }
-    for column in 2..header.len() {
+    for column in 3..header.len() {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -136,6 +138,23 @@ pub fn timestamp(unix: Nanos) -> String {
     }
 }
 
+/// A plain table, numbers in its columns but the first to the right.
+#[must_use]
+pub fn grid<const COLUMNS: usize>(
+    header: &[&str; COLUMNS],
+    rows: &[[String; COLUMNS]],
+    look: Look,
+) -> String {
+    let mut table = titled_table(header, look);
+    for row in rows {
+        table.add_row(row.iter().map(Cell::new));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
 /// A number of bytes, as `512 MiB`.
 #[must_use]
 pub fn bytes(bytes: Bytes) -> String {
@@ -146,6 +165,13 @@ pub fn bytes(bytes: Bytes) -> String {
 #[must_use]
 pub fn duration(nanos: Nanos) -> String {
     span(nanos)
+}
+
+/// A table whose columns have names.
+pub(super) fn titled_table(titles: &[&str], look: Look) -> Table {
+    let mut table = new_table(look);
+    table.set_header(titles.iter().map(|title| strong((*title).to_owned())));
+    table
 }
 
 fn new_table(look: Look) -> Table {
@@ -234,7 +260,7 @@ fn identity_rows(table: &mut Table, identity: &Identity) {
         Some(sandbox) => Safe(sandbox).to_string(),
         None => "not named".to_owned(),
     };
-    row(table, "sandbox", sandbox, format!("boot {}", uuid(identity.boot_id)));
+    row(table, "sandbox", sandbox, format!("boot {}", identity.boot_id));
     let epoch = match identity.epoch.source {
         EpochSource::Provisional => ("provisional".to_owned(), "not named by a host yet".to_owned()),
         EpochSource::Host => (grouped(identity.epoch.number), format!("id {}", hex(identity.epoch.id))),
@@ -244,6 +270,45 @@ fn identity_rows(table: &mut Table, identity: &Identity) {
     row(table, "  report", grouped(identity.seq), instance);
 }
 
+/// What happened in this epoch.
+fn life_rows(table: &mut Table, report: &Report) {
+    let tail = &report.tail;
+    if let Some(resumed) = report.resume {
+        let after = tail.latency.map(|latency| format!(", at most {} after it ran again", span(latency)));
+        let how = format!("noticed {} after boot{}", span(resumed.detected), after.unwrap_or_default());
+        row(table, "  resume", signal_name(resumed.signal), how);
+    }
+    if tail.held {
+        let held = Cell::new("held").fg(Color::Yellow);
+        row(table, "  count", held, "a checkpoint holds it until a resume is noticed or named");
+    }
+    for finding in &tail.findings {
+        let name = Cell::new(finding_name(*finding)).fg(Color::Yellow);
+        row(table, "  found", name, finding_words(*finding));
+    }
+    match (tail.segments_waiting, tail.segments_lost) {
+        (0, 0) => {}
+        (waiting, 0) => row(table, "  segments", grouped(waiting.into()), "wait for the host's ack"),
+        (waiting, lost) => {
+            let lost = format!("wait for the host's ack, {} lost for want of one", grouped(lost));
+            row(table, "  segments", grouped(waiting.into()), lost);
+        }
+    }
+}
+
+/// A finding as one line of plain text.
+#[must_use]
+pub fn finding_words(finding: Finding) -> &'static str {
+    match finding {
+        Finding::Clone => "it was another sandbox before: a copy of that one's guest",
+        Finding::Rollback => "its counters were behind the host's mark, and were raised to it",
+        Finding::ForeignMark => "the host's mark is of another boot, and was ignored",
+        Finding::ClockStep => "its time of day was set, or it was paused without a word",
+        Finding::ClockJump => "its clock jumped: it was paused without a word, or starved",
+        Finding::ConnectionReset => "a connection was reset: it was restored, or the host's end died",
+    }
+}
+
 fn clock_row(table: &mut Table, clock: Clock, skew_ns: Option<i64>) {
     let against = skew_ns.map(|nanos| format!(", {} against the host's", skew(nanos)));
     let remark = format!("up {}{}", span(clock.boottime), against.unwrap_or_default());
@@ -251,7 +316,8 @@ fn clock_row(table: &mut Table, clock: Clock, skew_ns: Option<i64>) {
 }
 
 fn fleet_row(row: &FleetRow<'_>) -> Vec<Cell> {
-    let mut cells = vec![Cell::new(row.target)];
+    let sandbox = row.last.and_then(|reading| reading.report.identity.sandbox.as_deref());
+    let mut cells = vec![Cell::new(row.target), Cell::new(Safe(sandbox.unwrap_or("-")))];
     match (row.last, row.lost) {
         (_, Some(cause)) => cells.push(Cell::new(cause).fg(Color::Red)),
         (None, None) => cells.push(Cell::new("asking").fg(Color::DarkGrey)),

@@ -96,6 +96,14 @@ pub enum TargetFault {
 }
 
 impl Target {
+    /// The agent of the guest that has this CID, at the port where an agent listens; `None` for a CID that is no
+    /// guest's.
+    #[must_use]
+    pub fn guest(cid: u32) -> Option<Self> {
+        let port = PORT_DEFAULT;
+        (!matches!(cid, CID_HYPERVISOR | CID_HOST | ANY)).then_some(Self::Vsock { cid, port })
+    }
+
     /// The port in the guest; a plain Unix socket has none.
     #[must_use]
     pub fn port(&self) -> Option<u32> {
@@ -162,7 +170,7 @@ fn number(digits: &str) -> Option<u32> {
     if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
-fn socket_path(path: &str, scheme: &'static str) -> Result<PathBuf, TargetFault> {
+pub(super) fn socket_path(path: &str, scheme: &'static str) -> Result<PathBuf, TargetFault> {
     match path.len() {
         0 => Err(TargetFault::NoPath),
         _ if path.contains('\0') => Err(TargetFault::Nul),
@@ -213,6 +221,13 @@ mod tests {
         assert_eq!(fault("vsock://0:1020"), TargetFault::NotAGuest(0, "the hypervisor"));
         assert_eq!(fault("vsock://any"), TargetFault::Any);
         assert_eq!(fault("vsock://4294967295:1020"), TargetFault::Any);
+    }
+
+    #[test]
+    fn a_cid_that_dials_is_a_guest_to_dial_back_or_none() {
+        assert_eq!(Target::guest(42), Some(Target::Vsock { cid: 42, port: 1020 }));
+        assert_eq!(Target::guest(1), Some(Target::Vsock { cid: 1, port: 1020 }), "loopback");
+        assert_eq!([0, 2, u32::MAX].map(Target::guest), [None, None, None]);
     }
 
     #[test]

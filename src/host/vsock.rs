@@ -9,6 +9,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// `VMADDR_CID_ANY` of `linux/vm_sockets.h`.
+const CID_ANY: u32 = u32::MAX;
+
 /// Connects to a guest of this machine's kernel.
 pub(super) async fn connect(cid: u32, port: u32) -> Result<Vsock, Cause> {
     let connecting = async {
@@ -32,6 +35,36 @@ fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: a `Socket` owns its descriptor, which is open and the same until it is dropped; `AsyncFd` owns the
     // socket from here on and hands out only shared references, which cannot replace it.
     unsafe { Ok(AsyncFd::register(socket)?) }
+}
+
+/// Where guests dial this host: AF_VSOCK, any CID of ours.
+pub(super) struct VsockListener(AsyncFd<Socket>);
+
+impl VsockListener {
+    /// Must be called inside the runtime.
+    pub(super) fn bind(port: u32, backlog: i32) -> io::Result<Self> {
+        let socket = Socket::new(Domain::VSOCK, Type::STREAM.nonblocking().cloexec(), None)?;
+        socket.bind(&SockAddr::vsock(CID_ANY, port))?;
+        socket.listen(backlog)?;
+        Ok(Self(watch(socket)?))
+    }
+
+    /// The next connection, and the CID that it comes from.
+    pub(super) async fn accept(&self) -> io::Result<(Vsock, u32)> {
+        loop {
+            let mut guard = self.0.readable().await?;
+            if let Ok(accepted) = guard.try_io(|socket| accept(socket.get_ref())) {
+                return accepted;
+            }
+        }
+    }
+}
+
+fn accept(socket: &Socket) -> io::Result<(Vsock, u32)> {
+    let (stream, address) = socket.accept()?;
+    stream.set_nonblocking(true)?;
+    let (cid, _port) = address.as_vsock_address().ok_or(io::ErrorKind::InvalidData)?;
+    Ok((Vsock(watch(stream)?), cid))
 }
 
 /// A guest without a listener answers with a reset; one that does not exist has no route to it.

@@ -1,12 +1,24 @@
 //! The command line.
 
+use super::explain::ExplainArgs;
+use super::ledger::LedgerArgs;
+use super::parity::ParityArgs;
+use super::usage::UsageArgs;
 use super::values::{
-    parse_interval, parse_limit, parse_settle_timeout, parse_size, parse_span, parse_target,
+    parse_epoch, parse_interval, parse_limit, parse_number, parse_sandbox, parse_settle_timeout, parse_size,
+    parse_span, parse_target, parse_vmm,
 };
-use crate::host::target::Target;
+use super::watch_order::Column;
+#[cfg(feature = "agent")]
+use crate::host::simulate::Faults;
+use crate::host::target::{PORT_DEFAULT, Target};
+use crate::host::vmm::VmmAddress;
 use crate::units::Bytes;
+use crate::wire::message::Id;
 use crate::wire::version;
 use clap::{Parser, Subcommand};
+#[cfg(feature = "agent")]
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -28,8 +40,8 @@ A TARGET is one of
   unix://PATH              an agent on this machine, without a VM
 PORT is 1020 where none is given.
 
-Exit codes: 0 fine, 1 something was found (memory is short), 2 bad usage, 65 bad data,
-69 a target is unreachable; else as in sysexits.h.";
+Exit codes: 0 fine, 1 something was found (memory is short, guest and VMM differ), 2 bad usage,
+65 bad data or another epoch than the guest's, 69 a target is unreachable; else as in sysexits.h.";
 
 /// Ask the agents inside microVMs what memory and CPU they really have, and for how long they had it
 #[derive(Debug, Parser)]
@@ -44,8 +56,18 @@ pub(super) enum Command {
     Read(ReadArgs),
     Watch(WatchArgs),
     WaitSettled(WaitSettledArgs),
+    Checkpoint(CheckpointArgs),
+    Resume(ResumeArgs),
+    Listen(ListenArgs),
+    Worker(WorkerArgs),
     Replay(ReplayArgs),
-    /// Show the whole loop on this machine, without a VM or root: an agent, its report, its death and return
+    Usage(UsageArgs),
+    Parity(ParityArgs),
+    Explain(ExplainArgs),
+    Ledger(LedgerArgs),
+    #[cfg(feature = "agent")]
+    Simulate(SimulateArgs),
+    /// Show the whole loop on this machine, without a VM or root: an agent, a worker, the books, and an error found in them
     #[cfg(feature = "agent")]
     Demo,
     /// Print a completion script for a shell
@@ -58,13 +80,18 @@ pub(super) enum Command {
 /// Read one report of each target
 ///
 /// Targets are asked at once and shown as they answer. Those that do not answer are named on standard error, and
-/// the exit code is 69.
+/// the exit code is 69. With --vmm one target is shown beside its VMM's own word, which is asked before and after
+/// it; the exit code is 1 when they cannot both be true.
 #[derive(Debug, clap::Args)]
 pub(super) struct ReadArgs {
     /// Whom to ask
     #[arg(required = true, value_name = "TARGET", value_parser = parse_target)]
     pub(super) targets: Vec<Target>,
-    /// One JSON object a line (guestmeter.report/1) instead of tables
+    /// The target's VMM: qmp://PATH (a -qmp socket that nobody else uses), firecracker://PATH or
+    /// cloud-hypervisor://PATH
+    #[arg(long, value_name = "VMM", value_parser = parse_vmm)]
+    pub(super) vmm: Option<VmmAddress>,
+    /// One JSON object a line (guestmeter.report/1, guestmeter.vmm/1) instead of tables
     #[arg(long)]
     pub(super) json: bool,
     /// The longest to wait for one target
@@ -84,6 +111,12 @@ pub(super) struct WatchArgs {
     /// The longest without a report, and the shortest between two; 100ms to 1h
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_interval)]
     pub(super) interval: Duration,
+    /// Only what its host has named so; may be given more than once
+    #[arg(long, value_name = "NAME", value_parser = parse_sandbox)]
+    pub(super) sandbox: Vec<String>,
+    /// The table's order: names from the first on, amounts from the greatest down
+    #[arg(long, value_name = "COLUMN", value_enum, default_value_t)]
+    pub(super) sort: Column,
     /// One JSON object a line (guestmeter.report/1) instead of a table
     #[arg(long)]
     pub(super) json: bool,
@@ -112,6 +145,155 @@ pub(super) struct WaitSettledArgs {
     pub(super) json: bool,
 }
 
+/// Close a guest's count before its VM is paused, and hold it
+///
+/// Prints the final report of the guest's epoch, acknowledges it, and closes the connection from both ends: after exit
+/// code 0 the VM may be paused and saved. The count is held until `resume`; whatever runs on after it, the source VM of
+/// a snapshot included, needs one. Asking again is safe. A guest that no host has named has nothing to close: name it
+/// with `resume --not-paused`. Exit code 65 means that the guest is in another epoch.
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckpointArgs {
+    /// Whom to ask
+    #[arg(value_name = "TARGET", value_parser = parse_target)]
+    pub(super) target: Target,
+    /// The epoch to close, 32 hex digits [default: the guest's own]
+    #[arg(long, value_name = "HEX32", value_parser = parse_epoch)]
+    pub(super) epoch: Option<Id>,
+    /// Its number [default: the guest's own]
+    #[arg(long, value_name = "N", requires = "epoch", value_parser = parse_number)]
+    pub(super) number: Option<u64>,
+    /// Do not acknowledge the report: the guest keeps what leads up to it
+    #[arg(long)]
+    pub(super) no_ack: bool,
+    /// What virtio-mem was asked for, all devices together and without boot memory: 512M, 1GiB
+    #[arg(long, value_name = "SIZE", requires = "wait_settled", value_parser = parse_size)]
+    pub(super) expect: Option<Bytes>,
+    #[command(flatten)]
+    pub(super) settle: SettleArgs,
+    /// How long to go on trying to reach the guest
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_limit)]
+    pub(super) retry_for: Duration,
+    /// Print the report as a JSON object (guestmeter.report/1)
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Name the life that begins after a pause, a restore or a fresh start
+///
+/// Each life between two pauses is an epoch: a random id and a number above all that this guest had before. Every VM
+/// that runs on after a `checkpoint` needs its own: one that was restored, one restored twice, and the source of a
+/// snapshot too. Prints the first report of the epoch, acknowledges it, and closes the connection. To ask again after a
+/// failure is safe with the same --epoch. The exit code is 1 when something was found: a clone (the guest was another
+/// sandbox before), a rollback (its counters were behind --mark), a mark of another boot, memory that is short or over.
+#[derive(Debug, clap::Args)]
+pub(super) struct ResumeArgs {
+    /// Whom to ask
+    #[arg(value_name = "TARGET", value_parser = parse_target)]
+    pub(super) target: Target,
+    /// Which sandbox it is from now on, at most 128 bytes
+    #[arg(long, value_name = "NAME", value_parser = parse_sandbox)]
+    pub(super) sandbox: String,
+    /// The epoch's id, 32 hex digits [default: a new one]
+    #[arg(long, value_name = "HEX32", value_parser = parse_epoch)]
+    pub(super) epoch: Option<Id>,
+    /// The epoch's number [default: the Unix time in ns, or one more than the guest's if that is greater]
+    ///
+    /// Numbers must rise for each guest. A program with a ledger takes them from it; do not mix the two, for a ledger's
+    /// small number is refused after one of the clock.
+    #[arg(long, value_name = "N", value_parser = parse_number)]
+    pub(super) number: Option<u64>,
+    /// The VM was not paused: a fresh start, a snapshot that was given up, a guest that is taken over
+    #[arg(long)]
+    pub(super) not_paused: bool,
+    /// What virtio-mem was asked for, all devices together and without boot memory: 512M, 1GiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(super) expect: Option<Bytes>,
+    /// The last report known of this sandbox, as --json printed it; - for standard input
+    ///
+    /// A guest that was restored from an older snapshot has counters behind it; they are raised to it, so that what it
+    /// counts again is told from what it had counted. Of several lines the last one holds.
+    #[arg(long, value_name = "FILE")]
+    pub(super) mark: Option<PathBuf>,
+    /// Do not acknowledge the report: the guest keeps what leads up to it
+    #[arg(long)]
+    pub(super) no_ack: bool,
+    #[command(flatten)]
+    pub(super) settle: SettleArgs,
+    /// How long to go on trying to reach the guest
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_limit)]
+    pub(super) retry_for: Duration,
+    /// Print each report as a JSON object (guestmeter.report/1)
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Print what guests say unasked, until interrupted
+///
+/// A guest's agent dials its host after a start, after a resume that it noticed, and once memory has settled after it.
+/// Any process of the guest can do the same, so what it says is a hint: the agent is dialled back, and what it says
+/// there is the evidence. A report of a named epoch that the agent confirms is acknowledged. A provisional one is not:
+/// name it with `resume`, or it will be said again.
+#[derive(Debug, clap::Args)]
+pub(super) struct ListenArgs {
+    /// X_1020, where X is the VMM's vsock socket (Firecracker, Cloud Hypervisor); or the word vsock, for all guests of
+    /// this machine's kernel
+    ///
+    /// The socket is made with mode 0600: run this as the user that the VMM runs as. One that is left over is replaced.
+    #[arg(value_name = "PATH|vsock")]
+    pub(super) place: PathBuf,
+    /// The vsock port to listen at
+    #[arg(long, value_name = "PORT", default_value_t = PORT_DEFAULT, conflicts_with = "dial", value_parser = clap::value_parser!(u32).range(1..i64::from(u32::MAX)))]
+    pub(super) port: u32,
+    /// Whom to dial back [default: hvsock://X, or the CID that dialled]
+    #[arg(long, value_name = "TARGET", value_parser = parse_target)]
+    pub(super) dial: Option<Target>,
+    /// The longest to wait for an agent that is dialled back
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_limit)]
+    pub(super) timeout: Duration,
+    /// Acknowledge nothing
+    #[arg(long)]
+    pub(super) no_ack: bool,
+    /// One JSON object a line (guestmeter.notification/1)
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SettleArgs {
+    /// Wait until memory has settled: after a resume, with a second report; before a checkpoint, which is not made if
+    /// it does not
+    #[arg(long)]
+    pub(super) wait_settled: bool,
+    /// How long nothing may have changed where nothing else tells
+    #[arg(long, value_name = "TIME", default_value = "2s", requires = "wait_settled", value_parser = parse_span)]
+    pub(super) quiet: Duration,
+    /// When to give up waiting for memory; at most 1h
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "60s",
+        requires = "wait_settled",
+        value_parser = parse_settle_timeout
+    )]
+    pub(super) timeout: Duration,
+}
+
+/// Keep the books of this machine's sandboxes
+///
+/// Polls the agents of the sandboxes that the drop-in directory describes, hears their notifications, takes the
+/// lifecycle calls of a VM manager on a local HTTP API, reconciles the three, and posts to the ledger. SIGHUP has it read
+/// its configuration and the directory anew; SIGTERM stops it cleanly.
+#[derive(Debug, clap::Args)]
+pub(super) struct WorkerArgs {
+    /// The configuration, a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// Read the configuration and the descriptors, say what is wrong with them, and exit: 1 where a descriptor cannot be
+    /// used
+    #[arg(long)]
+    pub(super) check: bool,
+}
+
 /// Count recorded observations, and say what is counted, what is dropped, and why
 ///
 /// The file has one JSON object a line: {"at_ns":N,"memory_bytes":N,"cpu_millis":N,"event":"E"}, where E is start
@@ -128,6 +310,43 @@ pub(super) struct ReplayArgs {
     #[arg(long)]
     pub(super) slices: bool,
     /// JSON objects, one a line, on a terminal too
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Simulate a fleet with faults, and show what each way of counting would lose and double
+///
+/// Nothing is measured here: from the seed alone, guests with real agents live through pauses, snapshots, clones,
+/// rollbacks, crashes and lost messages. Three ways of counting are compared with the truth: a host's ticker that
+/// truncates each tick to seconds, one that carries the rest, and this meter. The exit code is 1 when this meter
+/// breaks one of its laws; its seed and a short story say how.
+#[cfg(feature = "agent")]
+#[derive(Debug, clap::Args)]
+pub(super) struct SimulateArgs {
+    /// How long the fleet lives
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=8760))]
+    pub(super) hours: u64,
+    /// How many sandboxes it begins with; clones come and go beside
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(super) sandboxes: u64,
+    /// What goes wrong: all, none, or a list of clocks, pauses, clones, rollbacks, aborts, boots, crashes, state,
+    /// old-agents, starvation, messages, connections, hosts, strangers, memory
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    pub(super) faults: Faults,
+    /// Where chance begins
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Instead of a fleet, check the laws in so many small worlds, of this seed and those after it
+    #[arg(long, value_name = "N", conflicts_with_all = ["hours", "sandboxes", "faults"])]
+    pub(super) check_seeds: Option<u64>,
+    /// Instead of comparing ways of counting, keep the worker's own books of the fleet in a ledger of its own, and hold
+    /// them against the truth: reconcile, SQLite, parity, and what explain says of every sandbox
+    #[arg(long, conflicts_with = "check_seeds")]
+    pub(super) soak: bool,
+    /// Threads to use [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<NonZero<usize>>,
+    /// One JSON object instead of a table
     #[arg(long)]
     pub(super) json: bool,
 }

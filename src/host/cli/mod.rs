@@ -1,16 +1,32 @@
 //! The `guestmeter` command: arguments in, exit code out.
 
 mod args;
+mod books;
+mod checkpoint;
 #[cfg(feature = "agent")]
 mod demo;
+#[cfg(test)]
+mod docs;
 mod error;
+mod explain;
+mod ledger;
+mod lifecycle;
+mod listen;
+mod manual;
 mod output;
+mod parity;
 mod read;
+mod read_vmm;
 mod replay;
+mod resume;
+#[cfg(feature = "agent")]
+mod simulate;
+mod usage;
 mod values;
-
 mod wait_settled;
 mod watch;
+mod watch_order;
+mod worker;
 
 use args::{Args, Command};
 use clap::{CommandFactory, Parser};
@@ -18,6 +34,7 @@ use error::CliError;
 use output::Output;
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// How a command that ran to its end turned out.
@@ -27,25 +44,44 @@ enum Outcome {
     Fine,
     /// It found what it looked for: memory that is short, numbers that do not hold.
     Found,
+    /// The guest is in another epoch than the one that was named.
+    OtherEpoch,
     /// A target could not be reached.
     Unreachable,
     /// The agent inside this executable ended.
     #[cfg(feature = "agent")]
-    Agent(ExitCode),
+    Agent(u8),
 }
 
-/// The demo's child. Not a command for a person: neither help nor completions name it.
+/// The demo's children. Not commands for a person: neither help nor completions name them.
 #[cfg(feature = "agent")]
 const AGENT: &str = "agent";
+/// The same of [`Command::Worker`].
+#[cfg(feature = "agent")]
+const WORKER: &str = "demo-worker";
+
+/// The packager's: makes the manual pages. Not a command for a person either.
+const MANUAL: &str = "manual";
 
 /// Runs `guestmeter` with these arguments, the program's name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    #[cfg_attr(not(feature = "agent"), allow(unused_mut, reason = "only the demo's children change them"))]
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     #[cfg(feature = "agent")]
-    if let [_, command, rest @ ..] = arguments.as_slice()
-        && command == AGENT
+    match arguments.as_mut_slice() {
+        [_, command, rest @ ..] if command == AGENT => return finish(agent(rest.to_vec())),
+        [_, command, ..] if command == WORKER => {
+            if let Err(error) = die_with_parent() {
+                return finish(Err(error));
+            }
+            *command = "worker".into();
+        }
+        _ => {}
+    }
+    if let [_, command, directory] = arguments.as_slice()
+        && command == MANUAL
     {
-        return finish(agent(rest.to_vec()));
+        return finish(manual::run(Path::new(directory)));
     }
     let args = match Args::try_parse_from(arguments) {
         Ok(args) => args,
@@ -66,7 +102,17 @@ fn dispatch(command: Command) -> Result<Outcome, CliError> {
         Command::Read(args) => on_runtime(read::run(args, &mut output)),
         Command::Watch(args) => on_runtime(watch::run(args, &mut output)),
         Command::WaitSettled(args) => on_runtime(wait_settled::run(args, &mut output)),
+        Command::Checkpoint(args) => on_runtime(checkpoint::run(args, &mut output)),
+        Command::Resume(args) => on_runtime(resume::run(args, &mut output)),
+        Command::Listen(args) => on_runtime(listen::run(args, &mut output)),
+        Command::Worker(args) => worker::run(&args, &mut output),
         Command::Replay(args) => replay::run(&args, &mut output),
+        Command::Usage(args) => on_runtime(usage::run(args, &mut output)),
+        Command::Parity(args) => on_runtime(parity::run(args, &mut output)),
+        Command::Explain(args) => on_runtime(explain::run(args, &mut output)),
+        Command::Ledger(args) => on_runtime(ledger::run(args, &mut output)),
+        #[cfg(feature = "agent")]
+        Command::Simulate(args) => simulate::run(&args, &mut output),
         #[cfg(feature = "agent")]
         Command::Demo => on_runtime(demo::run(&mut output)),
         Command::Completions { shell } => {
@@ -78,13 +124,17 @@ fn dispatch(command: Command) -> Result<Outcome, CliError> {
     }
 }
 
-/// The demo's child: `guestmeterd` in this executable, for `cargo run` builds no other. It dies with the demo.
+/// `guestmeterd` in this executable, for `cargo run` builds no other. It dies with the demo.
 #[cfg(feature = "agent")]
 fn agent(arguments: Vec<OsString>) -> Result<Outcome, CliError> {
+    die_with_parent()?;
+    Ok(Outcome::Agent(crate::agent::run(arguments, crate::agent::Process::Own)))
+}
+
+#[cfg(feature = "agent")]
+fn die_with_parent() -> Result<(), CliError> {
     let kill = Some(rustix::process::Signal::KILL);
-    rustix::process::set_parent_process_death_signal(kill)
-        .map_err(|error| CliError::Runtime(error.into()))?;
-    Ok(Outcome::Agent(crate::agent::run(arguments)))
+    rustix::process::set_parent_process_death_signal(kill).map_err(|error| CliError::Runtime(error.into()))
 }
 
 /// One thread is enough for a person's questions.
@@ -97,9 +147,10 @@ fn finish(result: Result<Outcome, CliError>) -> ExitCode {
     match result {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Found) => ExitCode::from(error::FOUND),
+        Ok(Outcome::OtherEpoch) => ExitCode::from(error::BAD_DATA),
         Ok(Outcome::Unreachable) => ExitCode::from(error::UNREACHABLE),
         #[cfg(feature = "agent")]
-        Ok(Outcome::Agent(code)) => code,
+        Ok(Outcome::Agent(code)) => ExitCode::from(code),
         // `guestmeter … | head`: the reader has what it wanted.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {

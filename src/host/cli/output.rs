@@ -2,6 +2,7 @@
 
 use crate::host::error::ClientError;
 use crate::host::table::Look;
+use crate::host::vmm::VmmError;
 use std::io::{self, IsTerminal, Write};
 
 /// Standard output.
@@ -53,6 +54,12 @@ impl Output {
 
 /// What went wrong with one target: the target, the cause, and what may be done about it.
 pub(super) fn complain(error: &ClientError) {
+    let hint = error.cause.hint().map(|hint| format!(" ({hint})"));
+    complaint(&format!("{error}{}", hint.unwrap_or_default()));
+}
+
+/// The same of a VMM.
+pub(super) fn complain_of_vmm(error: &VmmError) {
     let hint = error.cause.hint().map(|hint| format!(" ({hint})"));
     complaint(&format!("{error}{}", hint.unwrap_or_default()));
 }

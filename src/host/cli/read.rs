@@ -4,6 +4,7 @@ use super::Outcome;
 use super::args::ReadArgs;
 use super::error::CliError;
 use super::output::{Output, complain};
+use super::read_vmm;
 use crate::host::client::{Client, Reading};
 use crate::host::error::ClientError;
 use crate::host::{json, table};
@@ -15,6 +16,11 @@ use tokio::task::JoinSet;
 const CONNECTIONS_MAX: usize = 256;
 
 pub(super) async fn run(args: ReadArgs, output: &mut Output) -> Result<Outcome, CliError> {
+    if let Some(vmm) = args.vmm {
+        let [target] = args.targets.as_slice() else { return Err(CliError::VmmOne(args.targets.len())) };
+        let client = Client::new(target.clone(), args.timeout);
+        return read_vmm::run(&client, vmm, args.timeout, args.json, output).await;
+    }
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut asking = JoinSet::new();
     for target in args.targets {

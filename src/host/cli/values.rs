@@ -1,12 +1,21 @@
 //! Targets, sizes and spans as a person writes them on a command line.
 
+use crate::host::mark;
 use crate::host::target::{Target, TargetError, TargetFault};
+use crate::host::vmm::{VmmAddress, VmmAddressError, VmmAddressFault};
 use crate::units::Bytes;
+use crate::wire::codec::SANDBOX_MAX;
+use crate::wire::message::Id;
 use std::time::Duration;
 
 /// A target; clap shows the text that is none before the fault.
 pub(super) fn parse_target(text: &str) -> Result<Target, TargetFault> {
     text.parse().map_err(|error: TargetError| error.fault().clone())
+}
+
+/// A VMM's address, likewise.
+pub(super) fn parse_vmm(text: &str) -> Result<VmmAddress, VmmAddressFault> {
+    text.parse().map_err(|error: VmmAddressError| error.fault().clone())
 }
 
 /// `512M`, `1G`, `512MiB`, or bytes; always powers of two, as VMMs count memory.
@@ -35,6 +44,26 @@ pub(super) fn parse_size(text: &str) -> Result<Bytes, String> {
     };
     let bytes = number.checked_mul(1 << shift).map(Bytes).filter(|bytes| *bytes <= Bytes::PHYSICAL_MAX);
     bytes.ok_or_else(|| "more than any machine's memory (4 PiB)".to_owned())
+}
+
+/// An epoch that a host has minted: never zero.
+pub(super) fn parse_epoch(text: &str) -> Result<Id, String> {
+    let id = mark::hex(text).ok_or_else(|| "an epoch's id is 32 hex digits".to_owned())?;
+    if id == Id::default() { Err("zero is how a provisional epoch is written".to_owned()) } else { Ok(id) }
+}
+
+/// Zero is a provisional epoch's.
+pub(super) fn parse_number(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number != 0);
+    number.ok_or_else(|| "not a whole number from 1 to 18446744073709551615".to_owned())
+}
+
+pub(super) fn parse_sandbox(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("it is empty".to_owned()),
+        1..=SANDBOX_MAX => Ok(text.to_owned()),
+        length => Err(format!("it has {length} bytes; a name has at most {SANDBOX_MAX}")),
+    }
 }
 
 /// `5s`, `250ms`, `1m30s`, `1h`.

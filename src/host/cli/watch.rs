@@ -4,9 +4,11 @@ use super::Outcome;
 use super::args::WatchArgs;
 use super::error::CliError;
 use super::output::{Output, complain};
+use super::watch_order::{Column, name, sort};
 use crate::host::client::{Client, Reading, TIMEOUT_DEFAULT};
 use crate::host::error::ClientError;
 use crate::host::json;
+use crate::host::random::Backoff;
 use crate::host::table::{self, FleetRow};
 use crate::host::target::Target;
 use crate::units::Nanos;
@@ -33,7 +35,22 @@ struct Watched {
     lost: Option<String>,
 }
 
+/// What of it is shown, and how.
+struct Shown {
+    /// None: all.
+    sandboxes: Vec<String>,
+    sort: Column,
+}
+
+impl Shown {
+    fn has(&self, last: Option<&Reading>) -> bool {
+        let named = last.and_then(name);
+        self.sandboxes.is_empty() || named.is_some_and(|name| self.sandboxes.iter().any(|one| one == name))
+    }
+}
+
 pub(super) async fn run(args: WatchArgs, output: &mut Output) -> Result<Outcome, CliError> {
+    let shown = Shown { sandboxes: args.sandbox, sort: args.sort };
     let targets: BTreeSet<Target> = args.targets.into_iter().collect();
     let (sender, mut news) = mpsc::channel(NEWS_MAX);
     let mut watched = Vec::with_capacity(targets.len());
@@ -44,15 +61,15 @@ pub(super) async fn run(args: WatchArgs, output: &mut Output) -> Result<Outcome,
     }
     drop(sender);
     if output.is_terminal() && !args.json {
-        draw(&mut watched, &mut news, output).await
+        draw(&mut watched, &mut news, output, &shown).await
     } else {
-        append(&mut watched, &mut news, output, args.json).await
+        append(&mut watched, &mut news, output, &shown, args.json).await
     }
 }
 
 /// Keeps one target connected; ends when nobody listens any more.
 async fn follow(client: Client, interval: Duration, index: usize, news: mpsc::Sender<News>) {
-    let mut pause = RETRY_FIRST;
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     loop {
         let ended = match client.watch(interval).await {
             Err(error) => error,
@@ -60,7 +77,7 @@ async fn follow(client: Client, interval: Duration, index: usize, news: mpsc::Se
                 match watcher.next().await {
                     Err(error) => break error,
                     Ok(reading) => {
-                        pause = RETRY_FIRST;
+                        backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
                         if news.send((index, Ok(reading))).await.is_err() {
                             return;
                         }
@@ -71,15 +88,8 @@ async fn follow(client: Client, interval: Duration, index: usize, news: mpsc::Se
         if news.send((index, Err(ended))).await.is_err() {
             return;
         }
-        sleep(jittered(pause, index)).await;
-        pause = (pause * 2).min(RETRY_MAX);
+        sleep(backoff.pause()).await;
     }
-}
-
-/// Up to a quarter longer, by the target's place: those that were lost together do not come back together.
-fn jittered(pause: Duration, index: usize) -> Duration {
-    let step = u32::try_from(index % 16).unwrap_or(0);
-    pause + pause / 64 * step
 }
 
 /// A line for each report; a target that goes away is told once, not at each attempt.
@@ -87,11 +97,14 @@ async fn append(
     watched: &mut [Watched],
     news: &mut mpsc::Receiver<News>,
     output: &mut Output,
+    shown: &Shown,
     as_json: bool,
 ) -> Result<Outcome, CliError> {
     while let Some((index, what)) = news.recv().await {
         let Some(entry) = watched.get_mut(index) else { continue };
         match what {
+            // It answers, as another.
+            Ok(reading) if !shown.has(Some(&reading)) => entry.lost = None,
             Ok(reading) => {
                 let line = if as_json { json::report(&reading)? } else { table::line(&reading) };
                 entry.lost = None;
@@ -114,6 +127,7 @@ async fn draw(
     watched: &mut [Watched],
     news: &mut mpsc::Receiver<News>,
     output: &mut Output,
+    shown: &Shown,
 ) -> Result<Outcome, CliError> {
     let mut redraw = interval(REDRAW);
     redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -125,7 +139,7 @@ async fn draw(
                 Some((index, what)) => if let Some(entry) = watched.get_mut(index) { take(entry, what) },
             },
             now = redraw.tick() => {
-                let text = table_text(watched, now, output);
+                let text = table_text(watched, now, output, shown);
                 // Up over the last table, and clear to the end of the screen.
                 let back = if lines_drawn == 0 { String::new() } else { format!("\x1b[{lines_drawn}F\x1b[0J") };
                 lines_drawn = text.lines().count();
@@ -147,9 +161,10 @@ fn take(entry: &mut Watched, what: Result<Reading, ClientError>) {
 }
 
 /// The table, cut to the height of the terminal: what has scrolled away cannot be redrawn.
-fn table_text(watched: &[Watched], now: Instant, output: &Output) -> String {
-    let rows: Vec<FleetRow<'_>> = watched
+fn table_text(watched: &[Watched], now: Instant, output: &Output, shown: &Shown) -> String {
+    let mut rows: Vec<FleetRow<'_>> = watched
         .iter()
+        .filter(|entry| shown.has(entry.last.as_ref()))
         .map(|entry| FleetRow {
             target: &entry.target,
             last: entry.last.as_ref(),
@@ -157,6 +172,7 @@ fn table_text(watched: &[Watched], now: Instant, output: &Output) -> String {
             age: Nanos::from(now.saturating_duration_since(entry.last_at)),
         })
         .collect();
+    sort(&mut rows, shown.sort);
     let text = table::fleet(&rows, output.look());
     let height = output.size().map_or(usize::MAX, |(_, rows)| usize::from(rows));
     let count = text.lines().count();

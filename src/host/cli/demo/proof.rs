@@ -22,6 +22,12 @@ pub(super) struct Check {
     pub(super) text: String,
 }
 
+impl Check {
+    pub(super) fn line(&self) -> String {
+        format!("   {} {}", if self.holds { "✓" } else { "✗" }, self.text)
+    }
+}
+
 /// Every claim of the demo, each with its numbers.
 pub(super) fn checks(measured: &Measured<'_>) -> Vec<Check> {
     let Measured { before, after, .. } = measured;
