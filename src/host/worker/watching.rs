@@ -201,7 +201,7 @@ mod tests {
     use std::time::Duration;
 
     async fn next(watching: &mut Watching) -> News {
-        tokio::time::timeout(Duration::from_secs(10), watching.next()).await.expect("no news").unwrap()
+        tokio::time::timeout(Duration::from_secs(60), watching.next()).await.expect("no news").unwrap()
     }
 
     #[tokio::test]
