@@ -2,12 +2,13 @@
 //!
 //! A file is hex digits with `#` comments, one or more frames long. Files are only ever added.
 
+mod decoded;
 mod messages;
 
 pub(crate) use messages::report as full_report;
 
 use guestmeter::capacity::{MemoryState, Source};
-use guestmeter::wire::message::{Message, Reason, RefusalCode, Reply, Request, Signal};
+use guestmeter::wire::message::{Finding, Message, Reason, RefusalCode, Reply, Request, Signal};
 use guestmeter::wire::{DecodeError, Decoder, Frame, decode, encode};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeSet, HashSet};
@@ -116,12 +117,14 @@ fn variants<T: DeserializeOwned>() -> usize {
 
 #[test]
 fn every_variant_of_an_enum_stands_in_a_golden_file() {
-    let (mut sources, mut reasons, mut states, mut signals, mut codes) =
-        (BTreeSet::new(), HashSet::new(), HashSet::new(), HashSet::new(), HashSet::new());
+    let (mut sources, mut findings) = (BTreeSet::new(), BTreeSet::new());
+    let (mut reasons, mut states, mut signals, mut codes) =
+        (HashSet::new(), HashSet::new(), HashSet::new(), HashSet::new());
     for message in messages::all().into_iter().flat_map(|(_, messages)| messages) {
         match message {
             Message::Reply(Reply::Report(report)) => {
                 sources.extend(report.memory.sources);
+                findings.extend(report.tail.findings);
                 reasons.insert(discriminant(&report.reason));
                 states.insert(discriminant(&report.memory.state));
                 signals.extend(report.resume.map(|resume| discriminant(&resume.signal)));
@@ -133,6 +136,7 @@ fn every_variant_of_an_enum_stands_in_a_golden_file() {
         }
     }
     assert_eq!(sources.len(), variants::<Source>());
+    assert_eq!(findings.len(), variants::<Finding>());
     assert_eq!(reasons.len(), variants::<Reason>());
     assert_eq!(states.len(), variants::<MemoryState>());
     assert_eq!(signals.len(), variants::<Signal>());

@@ -15,5 +15,22 @@ mod fuzz_regressions;
 mod golden;
 #[cfg(feature = "host")]
 mod host;
+#[cfg(feature = "host")]
+mod incidents;
+#[cfg(feature = "host")]
+mod ledger;
 mod meter_law;
+#[cfg(feature = "host")]
+mod random;
+#[cfg(feature = "host")]
+mod reconcile;
+#[cfg(all(feature = "agent", feature = "host"))]
+mod simulation;
+#[cfg(all(feature = "agent", feature = "host"))]
+mod soak;
+mod under;
+#[cfg(feature = "host")]
+mod vmm;
 mod wire_props;
+#[cfg(all(feature = "agent", feature = "host"))]
+mod worker;

@@ -4,8 +4,8 @@ mod any_message;
 mod limits;
 
 use any_message::message;
-use guestmeter::wire::frame::{HEADER_LEN, PAYLOAD_MAX};
-use guestmeter::wire::message::{Message, Reply, Request};
+use guestmeter::wire::frame::{HEADER_LEN, MAGIC, PAYLOAD_MAX};
+use guestmeter::wire::message::{Message, Reply, Request, Tail};
 use guestmeter::wire::{DecodeError, Decoder, Frame, decode, encode};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -42,7 +42,29 @@ fn payload_of(message: &Message) -> (u8, Vec<u8>) {
         Message::Reply(Reply::Error(body)) => (0x85, postcard::to_allocvec(body)),
         Message::Reply(Reply::Notify(body)) => (0x86, postcard::to_allocvec(body)),
     };
-    (kind, payload.unwrap())
+    let mut payload = payload.unwrap();
+    if let Some(tail) = tail_of(message).filter(|tail| **tail != Tail::default()) {
+        payload.extend(postcard::to_allocvec(tail).unwrap());
+    }
+    (kind, payload)
+}
+
+fn tail_of(message: &Message) -> Option<&Tail> {
+    match message {
+        Message::Reply(Reply::Report(report)) => Some(&report.tail),
+        Message::Reply(Reply::Notify(notify)) => Some(&notify.report.tail),
+        _ => None,
+    }
+}
+
+fn without_tail(message: &Message) -> Message {
+    let mut message = message.clone();
+    match &mut message {
+        Message::Reply(Reply::Report(report)) => report.tail = Tail::default(),
+        Message::Reply(Reply::Notify(notify)) => notify.report.tail = Tail::default(),
+        _ => {}
+    }
+    message
 }
 
 /// Whatever is taken for a message is one that this build would send.
@@ -95,6 +117,8 @@ proptest! {
         let mut frame = frame_of(&message);
         prop_assume!(!frame.payload.is_empty());
         frame.payload.truncate(at.index(frame.payload.len()));
+        // What an older build sends ends where the tail begins.
+        prop_assume!(frame != frame_of(&without_tail(&message)));
         let refused = decode(&frame);
         prop_assert!(matches!(refused, Err(DecodeError::Payload { kind, .. }) if kind == frame.kind), "{:?}", refused);
     }
@@ -102,6 +126,9 @@ proptest! {
     #[test]
     fn appended_bytes_are_ignored(message in message(), appended in prop::collection::vec(any::<u8>(), 0..100)) {
         let mut frame = frame_of(&message);
+        if tail_of(&message) == Some(&Tail::default()) {
+            frame.payload.extend(postcard::to_allocvec(&Tail::default()).unwrap());
+        }
         frame.payload.extend(appended);
         prop_assert_eq!(decode(&frame), Ok(message));
     }
@@ -126,7 +153,9 @@ proptest! {
     fn a_message_is_found_behind_what_a_restored_snapshot_left(stale in message(), cut in any::<Index>(), message in message()) {
         let mut stream = Vec::new();
         encode(&stale, &mut stream).unwrap();
-        stream.truncate(1 + cut.index(stream.len() - 1));
+        let missing = stream.split_off(1 + cut.index(stream.len() - 1));
+        // A stale frame that lacks just what a frame begins with is whole again, to the cost of the one behind it.
+        prop_assume!(!MAGIC.starts_with(&missing));
         encode(&message, &mut stream).unwrap();
         stream.resize(stream.len() + HEADER_LEN + PAYLOAD_MAX, 0);
         let found: Vec<Frame> = frames(&stream);

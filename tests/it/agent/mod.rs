@@ -1,21 +1,29 @@
 //! The real `guestmeterd`, as a child process on a Unix socket in a directory of its own.
 
 mod command_line;
+mod faults;
+mod hostile;
+mod kill;
+mod notifying;
 mod restart;
+mod resuming;
 mod serving;
 mod units;
 
-use guestmeter::wire::message::{Hello, Message, Reply, Report, Request, Welcome};
+use guestmeter::units::{Bytes, Nanos};
+use guestmeter::wire::message::{
+    Hello, Id, Message, Notify, RefusalCode, Reply, Report, Request, Resume, Welcome,
+};
 use guestmeter::wire::{self, Decoder};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// A test that waits longer has failed; a healthy answer takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Who waits longer waits for what hangs; a healthy answer takes milliseconds, on a busy machine seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn program() -> &'static str {
     env!("CARGO_BIN_EXE_guestmeterd")
@@ -54,7 +62,11 @@ impl Agent {
     }
 
     pub(crate) fn command(folder: &Path, extra: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        Self::command_by(Command::new(program()), folder, extra)
+    }
+
+    /// By a command that takes its arguments.
+    pub(crate) fn command_by(mut command: Command, folder: &Path, extra: &[&str]) -> Command {
         let listen = format!("unix://{}", folder.join("agent.sock").display());
         let state = folder.join("state");
         command.args(["--listen", &listen, "--notify", "none", "--state"]).arg(state).args(extra);
@@ -101,6 +113,33 @@ impl Agent {
         let mut client = self.connect();
         client.hello();
         client
+    }
+
+    /// Connected and welcomed, once who hung up before has made room.
+    pub(crate) fn greet_when_there_is_room(&self) -> Client {
+        let mut greeted = None;
+        until("there is room", || {
+            let mut client = self.connect();
+            // One that is turned away may be hung up on before it has said anything.
+            let _ = client.stream.write_all(&frame(hello(1, 1)));
+            match client.receive() {
+                Some(Reply::Welcome(_)) => greeted = Some(client),
+                Some(Reply::Error(refusal)) => assert_eq!(refusal.code, RefusalCode::Busy),
+                None => {}
+                other => panic!("no Welcome but {other:?}"),
+            }
+            greeted.is_some()
+        });
+        greeted.unwrap()
+    }
+
+    /// What is logged behind an answer may come after it.
+    pub(crate) fn until_logged(&self, text: &str) {
+        let since = Instant::now();
+        while !self.log().contains(text) {
+            assert!(since.elapsed() < PATIENCE, "{text:?} is not in\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Sends a signal and waits for the end.
@@ -187,6 +226,8 @@ impl Client {
                 Ok(0) => return None,
                 Ok(length) => self.decoder.push(&bytes[..length]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                // A machine that is paused and goes on interrupts who waits with a time limit.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("no reply: {error}"),
             }
         }
@@ -207,10 +248,86 @@ impl Client {
         }
     }
 
+    /// What the agent says on the connection that it opened.
+    pub(crate) fn notified(&mut self) -> Notify {
+        match self.receive() {
+            Some(Reply::Notify(notify)) => *notify,
+            other => panic!("no Notify but {other:?}"),
+        }
+    }
+
+    /// The answer to a `Resume`.
+    pub(crate) fn resume(&mut self, resume: Resume) -> Report {
+        self.send(Request::Resume(resume));
+        self.report()
+    }
+
     pub(crate) fn read(&mut self) -> Report {
         self.send(Request::Read);
         self.report()
     }
+}
+
+/// The host's naming of an epoch.
+pub(crate) fn named(number: u8, paused: bool, requested: Option<Bytes>) -> Resume {
+    let (epoch, sandbox) = (Id([number; 16]), "sandbox".to_owned());
+    Resume { epoch, number: number.into(), paused, sandbox, at: Nanos::ZERO, mark: None, requested }
+}
+
+/// A host that agents notify.
+pub(crate) struct Host {
+    listener: UnixListener,
+}
+
+impl Host {
+    pub(crate) fn bind(path: &Path) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self { listener }
+    }
+
+    /// The next connection of an agent, if one comes within `time`.
+    pub(crate) fn accept_within(&self, time: Duration) -> Option<Client> {
+        let since = Instant::now();
+        while since.elapsed() < time {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).unwrap();
+                    return Some(Client::new(stream));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => panic!("{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+
+    pub(crate) fn accept(&self) -> Client {
+        self.accept_within(PATIENCE).expect("an agent dials")
+    }
+}
+
+/// Waits for it.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !holds() {
+        assert!(since.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The clock that an agent counts by.
+pub(crate) fn monotonic() -> Nanos {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Nanos(u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap())
+}
+
+/// Clock ticks (a hundredth of a second each) that the process has run.
+pub(crate) fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
 pub(crate) fn hello(version_min: u16, version_max: u16) -> Request {

@@ -1,10 +1,13 @@
 //! What a host gets on a connection, good host or bad.
 
-use super::{Agent, Client, frame, hello};
+use super::{Agent, Client, PATIENCE, cpu_ticks, frame, hello};
 use guestmeter::units::{Bytes, Nanos};
 use guestmeter::wire::message::{Ack, Id, Reason, RefusalCode, Reply, Request, WaitSettled, Watch};
 use std::io::Write;
 use std::time::{Duration, Instant};
+
+/// Half of what a connection may idle; far more than what an end takes, however busy the machine.
+const IDLE: Duration = Duration::from_secs(30);
 
 fn refusal(reply: Option<Reply>) -> (RefusalCode, String) {
     match reply {
@@ -59,7 +62,7 @@ fn two_requests_in_one_write_with_hello_are_answered_in_order() {
     client.stream.write_all(&bytes).unwrap();
     assert!(matches!(client.receive(), Some(Reply::Welcome(_))));
     assert_eq!(client.report().identity.seq, 1);
-    assert_eq!(refusal(client.receive()).0, RefusalCode::Unsupported);
+    assert_eq!(refusal(client.receive()).0, RefusalCode::UnknownEpoch);
     assert_eq!(client.report().identity.seq, 2);
 }
 
@@ -145,7 +148,7 @@ fn who_says_nothing_is_hung_up_on_after_the_handshake_time() {
     let mut client = agent.connect();
     assert!(client.receive().is_none());
     let waited = since.elapsed();
-    assert!(waited >= Duration::from_millis(1_900) && waited < Duration::from_secs(4), "{waited:?}");
+    assert!(waited >= Duration::from_millis(1_900) && waited < IDLE, "{waited:?}");
 }
 
 #[test]
@@ -161,15 +164,7 @@ fn a_fifth_connection_is_refused_as_busy_until_one_ends() {
         client.read();
     }
     drop(clients.pop());
-    let since = Instant::now();
-    loop {
-        let mut client = agent.connect();
-        client.send(hello(1, 1));
-        match client.receive() {
-            Some(Reply::Welcome(_)) => break,
-            other => assert!(since.elapsed() < Duration::from_secs(5), "{other:?}"),
-        }
-    }
+    agent.greet_when_there_is_room();
 }
 
 #[test]
@@ -177,20 +172,19 @@ fn a_reader_that_does_not_read_is_dropped_and_others_are_served() {
     let agent = Agent::start();
     let mut slow = agent.greet();
     let mut other = agent.greet();
-    slow.stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
     let requests = frame(Request::Read).repeat(64);
     let since = Instant::now();
     let dropped = loop {
         if let Err(error) = slow.stream.write_all(&requests) {
             break error;
         }
-        assert!(since.elapsed() < Duration::from_secs(30), "an agent that buffers without end");
+        assert!(since.elapsed() < PATIENCE, "an agent that buffers without end");
     };
     assert!(
         matches!(dropped.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset),
         "{dropped}"
     );
-    assert!(agent.log().contains("bytes of replies are unread"), "{}", agent.log());
+    agent.until_logged("bytes of replies are unread");
     other.read();
     let rss = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
     let rss: u64 = rss
@@ -213,7 +207,7 @@ fn a_watcher_gets_a_report_at_once_and_one_each_interval() {
     client.send(Request::Watch(Watch { interval: Nanos(200_000_000) }));
     let reports: Vec<_> = (0..4).map(|_| client.report()).collect();
     let waited = since.elapsed();
-    assert!(waited >= Duration::from_millis(590) && waited < Duration::from_secs(3), "{waited:?}");
+    assert!(waited >= Duration::from_millis(590) && waited < PATIENCE, "{waited:?}");
     for pair in reports.windows(2) {
         let [before, after] = pair else { unreachable!() };
         assert!(after.clock.monotonic.0 - before.clock.monotonic.0 >= 200_000_000);
@@ -229,7 +223,7 @@ fn memory_that_does_not_change_is_settled_after_the_quiet_time() {
     let mut client = agent.greet();
     let since = Instant::now();
     let quiet = Nanos(600_000_000);
-    let timeout = Nanos::from_secs(5);
+    let timeout = Nanos::from_secs(60);
     client.send(Request::WaitSettled(WaitSettled { expected: None, quiet, timeout }));
     assert_eq!(client.report().reason, Reason::Settled);
     assert!(since.elapsed() >= Duration::from_millis(600));
@@ -248,15 +242,8 @@ fn what_never_comes_times_out_with_both_numbers() {
     assert_eq!(code, RefusalCode::Timeout);
     assert!(text.contains("expected 1073741824 MiB") && text.contains("plugged"), "{text}");
     let waited = since.elapsed();
-    assert!(waited >= Duration::from_millis(690) && waited < Duration::from_secs(3), "{waited:?}");
+    assert!(waited >= Duration::from_millis(690) && waited < PATIENCE, "{waited:?}");
     client.report();
-}
-
-/// Clock ticks (a hundredth of a second each) that the process has run.
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
 #[test]
@@ -274,12 +261,12 @@ fn without_a_descriptor_left_it_neither_dies_nor_spins() {
     limit("4:1024");
     let mut waiting = agent.connect();
     waiting.send(hello(1, 1));
-    let before = cpu_ticks(agent.pid());
+    agent.until_logged("a connection cannot be taken");
+    let (before, since) = (cpu_ticks(agent.pid()), Instant::now());
     std::thread::sleep(Duration::from_millis(700));
-    let used = cpu_ticks(agent.pid()) - before;
-    assert!(used < 20, "{used} hundredths of a second in 0.7 s");
+    let used = Duration::from_millis(10 * (cpu_ticks(agent.pid()) - before));
+    assert!(used < since.elapsed() * 2 / 7, "{used:?} of {:?}", since.elapsed());
     served.read();
-    assert!(agent.log().contains("a connection cannot be taken"), "{}", agent.log());
     limit("1024:1024");
     assert!(matches!(waiting.receive(), Some(Reply::Welcome(_))), "served once there are descriptors again");
 }
@@ -292,5 +279,5 @@ fn a_peer_that_does_not_read_does_not_hold_up_the_end() {
     let since = Instant::now();
     let (status, _folder) = agent.signal("-TERM");
     assert!(status.success());
-    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+    assert!(since.elapsed() < IDLE, "{:?}", since.elapsed());
 }

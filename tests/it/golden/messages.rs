@@ -4,9 +4,9 @@ use guestmeter::capacity::{Cpu, Memory, MemoryState, Precision, Source};
 use guestmeter::meter::{Amounts, Count, Rate, Usage};
 use guestmeter::units::{ByteNanos, Bytes, MilliCpu, MilliCpuNanos, Nanos};
 use guestmeter::wire::message::{
-    Ack, Acked, Agent, Boundary, Checkpoint, Clock, Counters, Epoch, EpochSource, Hello, Id, Identity, Mark,
-    Message, Notify, Reason, Refusal, RefusalCode, Reply, Report, Request, Resume, Resumed, Segment,
-    Segments, SegmentsAfter, Signal, WaitSettled, Watch, Welcome,
+    Ack, Acked, Agent, Boundary, Checkpoint, Clock, Counters, Epoch, EpochSource, Finding, Hello, Id,
+    Identity, Mark, Message, Notify, Reason, Refusal, RefusalCode, Reply, Report, Request, Resume, Resumed,
+    Segment, Segments, SegmentsAfter, Signal, Tail, WaitSettled, Watch, Welcome,
 };
 
 const BOOT: Id = Id(*b"\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f");
@@ -37,6 +37,8 @@ pub(super) fn all() -> Vec<(&'static str, Vec<Message>)> {
         ("report-unknown", reply(Reply::Report(Box::new(report_unknown())))),
         ("report-plain-vm", reply(Reply::Report(Box::new(report_plain_vm())))),
         ("report-variants", report_variants()),
+        ("report-tail", reply(Reply::Report(Box::new(Report { tail: tail(), ..report_unknown() })))),
+        ("notify-tail", reply(Reply::Notify(Box::new(notify_tail())))),
         ("segments", reply(Reply::Segments(segments()))),
         ("segments-none", reply(Reply::Segments(Segments { segments: vec![], more: false }))),
         ("acked", reply(Reply::Acked(Acked { epoch: EPOCH, seq: 128 }))),
@@ -224,7 +226,23 @@ pub(crate) fn report() -> Report {
         usage: usage(),
         base: base(),
         resume: Some(Resumed { signal: Signal::Vmclock, detected: Nanos::from_secs(86_407) }),
+        tail: Tail::default(),
     }
+}
+
+fn tail() -> Tail {
+    use Finding as F;
+    Tail {
+        latency: Some(Nanos(1_500_000_000)),
+        held: true,
+        findings: vec![F::Clone, F::Rollback, F::ForeignMark, F::ClockStep, F::ClockJump, F::ConnectionReset],
+        segments_waiting: 3,
+        segments_lost: 300,
+    }
+}
+
+fn notify_tail() -> Notify {
+    Notify { agent: agent(), report: Report { tail: Tail { held: true, ..Tail::default() }, ..report() } }
 }
 
 fn report_unknown() -> Report {
@@ -260,6 +278,7 @@ fn report_unknown() -> Report {
         usage: Usage::default(),
         base: Usage::default(),
         resume: None,
+        tail: Tail::default(),
     }
 }
 

@@ -7,9 +7,9 @@ use guestmeter::capacity::{Cpu, Memory, MemoryState, Precision, Source};
 use guestmeter::meter::{Amounts, Count, Rate, Usage};
 use guestmeter::units::{ByteNanos, Bytes, MilliCpu, MilliCpuNanos, Nanos};
 use guestmeter::wire::message::{
-    Ack, Acked, Agent, Boundary, Checkpoint, Clock, Counters, Epoch, EpochSource, Hello, Id, Identity, Mark,
-    Message, Notify, Reason, Refusal, RefusalCode, Reply, Report, Request, Resume, Resumed, Segment,
-    Segments, SegmentsAfter, Signal, WaitSettled, Watch, Welcome,
+    Ack, Acked, Agent, Boundary, Checkpoint, Clock, Counters, Epoch, EpochSource, Finding, Hello, Id,
+    Identity, Mark, Message, Notify, Reason, Refusal, RefusalCode, Reply, Report, Request, Resume, Resumed,
+    Segment, Segments, SegmentsAfter, Signal, Tail, WaitSettled, Watch, Welcome,
 };
 use proptest::option;
 use proptest::prelude::*;
@@ -148,8 +148,8 @@ fn report() -> BoxedStrategy<Report> {
         realtime_unix,
     });
     let resumed = (signal(), nanos()).prop_map(|(signal, detected)| Resumed { signal, detected });
-    (identity, reason(), clock, memory(), cpu(), usage(), usage(), option::of(resumed))
-        .prop_map(|(identity, reason, clock, memory, cpu, usage, base, resume)| Report {
+    (identity, reason(), clock, memory(), cpu(), usage(), usage(), option::of(resumed), tail())
+        .prop_map(|(identity, reason, clock, memory, cpu, usage, base, resume, tail)| Report {
             identity,
             reason,
             clock,
@@ -158,8 +158,30 @@ fn report() -> BoxedStrategy<Report> {
             usage,
             base,
             resume,
+            tail,
         })
         .boxed()
+}
+
+fn tail() -> impl Strategy<Value = Tail> {
+    let finding = select(vec![
+        Finding::Clone,
+        Finding::Rollback,
+        Finding::ForeignMark,
+        Finding::ClockStep,
+        Finding::ClockJump,
+        Finding::ConnectionReset,
+    ]);
+    let findings = prop::collection::vec(finding, 0..6);
+    (option::of(nanos()), any::<bool>(), findings, any::<u32>(), number()).prop_map(
+        |(latency, held, findings, segments_waiting, segments_lost)| Tail {
+            latency,
+            held,
+            findings,
+            segments_waiting,
+            segments_lost,
+        },
+    )
 }
 
 fn memory() -> BoxedStrategy<Memory> {
