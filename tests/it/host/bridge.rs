@@ -1,17 +1,21 @@
 //! The handshake of hybrid vsock, as Firecracker, Cloud Hypervisor and vhost-device-vsock speak it.
 
-use super::{Server, drain, run, stderr};
+use super::{PATIENCE, Server, drain, run, stderr};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// What is said of a VMM that treats its connection so.
+/// What is said of a VMM that treats its connection so, however long that takes.
 fn complaint_about(treat: impl FnOnce(UnixStream) + Send + 'static) -> String {
+    complaint_within("60s", treat)
+}
+
+fn complaint_within(limit: &str, treat: impl FnOnce(UnixStream) + Send + 'static) -> String {
     let server = Server::start(treat);
     let target = server.hybrid(1020);
     let began = Instant::now();
-    let output = run(&["read", &target, "--timeout", "1s"]);
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    let output = run(&["read", &target, "--timeout", limit]);
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     assert_eq!(output.status.code(), Some(69), "{output:?}");
     server.finish();
     let said = stderr(&output);
@@ -59,14 +63,16 @@ fn an_answer_in_parts_is_an_answer() {
         let mut frame = [0; 4];
         stream.read_exact(&mut frame).unwrap();
         assert_eq!(&frame, b"GMTR");
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
         drain(&mut stream);
     });
-    assert!(said.starts_with("no answer within 1s while its Welcome was awaited"), "{said}");
+    assert!(said.starts_with("the peer closed the connection while its Welcome was awaited"), "{said}");
 }
 
 #[test]
 fn what_follows_the_answer_in_one_segment_belongs_to_the_agent() {
-    let said = complaint_about(|mut stream| {
+    // A frame may follow what it says: it has all its time.
+    let said = complaint_within("5s", |mut stream| {
         connect_line(&mut stream);
         stream.write_all(b"OK 1020\nSSH-2.0-x").unwrap();
         drain(&mut stream);
@@ -107,7 +113,7 @@ fn an_api_socket_instead_of_the_vsock_one() {
 
 #[test]
 fn a_vmm_that_says_nothing() {
-    let said = complaint_about(|mut stream| drain(&mut stream));
+    let said = complaint_within("1s", |mut stream| drain(&mut stream));
     assert!(said.starts_with("no answer within 1s while the VMM's socket was asked for the port"), "{said}");
 }
 

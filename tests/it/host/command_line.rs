@@ -29,7 +29,16 @@ fn help_of_each_command() {
     assert_snapshot!("read", help(&["read", "--help"]));
     assert_snapshot!("watch", help(&["watch", "--help"]));
     assert_snapshot!("wait-settled", help(&["wait-settled", "--help"]));
+    assert_snapshot!("checkpoint", help(&["checkpoint", "--help"]));
+    assert_snapshot!("resume", help(&["resume", "--help"]));
+    assert_snapshot!("listen", help(&["listen", "--help"]));
     assert_snapshot!("replay", help(&["replay", "--help"]));
+}
+
+#[test]
+#[cfg(feature = "agent")]
+fn help_of_simulate() {
+    assert_snapshot!("simulate", help(&["simulate", "--help"]));
 }
 
 #[test]
@@ -42,7 +51,11 @@ fn a_line_that_cannot_be_used_is_told_why() {
     assert_snapshot!("size", refusal(&["wait-settled", "vsock://3", "--expect", "512MB"]));
     assert_snapshot!("interval", refusal(&["watch", "vsock://3", "--interval", "1ms"]));
     assert_snapshot!("timeout", refusal(&["read", "vsock://3", "--timeout", "5"]));
-    assert_snapshot!("future-command", refusal(&["worker"]));
+    assert_snapshot!("no-sandbox", refusal(&["resume", "vsock://3"]));
+    assert_snapshot!("epoch", refusal(&["resume", "vsock://3", "--sandbox", "a", "--epoch", "abc"]));
+    assert_snapshot!("zero-epoch", refusal(&["checkpoint", "vsock://3", "--epoch", &"0".repeat(32)]));
+    assert_snapshot!("quiet-alone", refusal(&["checkpoint", "vsock://3", "--quiet", "1s"]));
+    assert_snapshot!("unknown-command", refusal(&["frobnicate"]));
 }
 
 #[test]

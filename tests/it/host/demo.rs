@@ -1,8 +1,9 @@
 //! `demo`, as the person runs it who has just cloned the tree.
 
-use super::{guestmeter, stderr, stdout};
+use super::{PATIENCE, guestmeter, stderr, stdout};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ fn holds(output: &Output) {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let text = stdout(output);
     assert!(text.contains("instance 1 → 2"), "{text}");
-    assert_eq!(text.matches('✓').count(), 6, "{text}");
+    assert_eq!(text.matches('✓').count(), 13, "{text}");
+    assert!(text.contains("✓ explain names row_left_open and nothing else, with 360"), "{text}");
     assert!(!text.contains('✗') && text.trim_end().ends_with("README.md for a real VM."), "{text}");
     assert_eq!(stderr(output), "");
 }
@@ -25,7 +27,7 @@ fn its_numbers_hold_and_it_leaves_nothing_behind() {
     let began = Instant::now();
     let output = guestmeter(&["demo"]).env("TMPDIR", folder.path()).output().unwrap();
     holds(&output);
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(300), "{:?}", began.elapsed());
     assert!(is_empty(folder.path()));
 }
 
@@ -72,7 +74,7 @@ fn interrupted_it_takes_its_agent_with_it() {
         text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
     };
     while agents().is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(10), "no agent was started");
+        assert!(began.elapsed() < PATIENCE, "no agent was started");
         std::thread::sleep(Duration::from_millis(5));
     }
     let agent = agents()[0];
@@ -84,28 +86,29 @@ fn interrupted_it_takes_its_agent_with_it() {
     assert!(is_empty(folder.path()));
 }
 
-/// SIGKILL leaves no time to clean up: the kernel ends the agent.
+/// SIGKILL leaves no time to clean up: the kernel ends its parts.
 #[test]
-fn killed_it_takes_its_agent_with_it() {
+fn killed_it_takes_its_parts_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = guestmeter(&["demo"]).env("TMPDIR", folder.path()).stdout(Stdio::null()).spawn().unwrap();
     let began = Instant::now();
-    let socket = || {
+    let sockets = || -> Option<[PathBuf; 2]> {
         let folder = std::fs::read_dir(folder.path()).unwrap().next()?.ok()?.path();
-        Some(folder.join("agent.sock")).filter(|socket| socket.exists())
+        let sockets = ["agent.sock", "api.sock"].map(|name| folder.join(name));
+        sockets.iter().all(|socket| UnixStream::connect(socket).is_ok()).then_some(sockets)
     };
-    let socket = loop {
-        if let Some(socket) = socket() {
-            break socket;
+    let sockets = loop {
+        if let Some(sockets) = sockets() {
+            break sockets;
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "no agent was started");
-        std::thread::sleep(Duration::from_millis(5));
+        assert!(began.elapsed() < PATIENCE, "agent or worker was not started");
+        std::thread::sleep(Duration::from_millis(20));
     };
     child.kill().unwrap();
     child.wait().unwrap();
     let began = Instant::now();
-    while std::os::unix::net::UnixStream::connect(&socket).is_ok() {
-        assert!(began.elapsed() < Duration::from_secs(5), "the agent serves on");
+    while sockets.iter().any(|socket| UnixStream::connect(socket).is_ok()) {
+        assert!(began.elapsed() < PATIENCE, "a part serves on");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -115,8 +118,5 @@ fn a_place_that_cannot_be_written_is_named() {
     let output = guestmeter(&["demo"]).env("TMPDIR", "/proc/nowhere").output().unwrap();
     assert_eq!(output.status.code(), Some(69), "{output:?}");
     let said = stderr(&output);
-    assert!(
-        said.starts_with("guestmeter: demo: making a directory for the agent in /proc/nowhere: "),
-        "{said}"
-    );
+    assert!(said.starts_with("guestmeter: demo: making a directory in /proc/nowhere: "), "{said}");
 }

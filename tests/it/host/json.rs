@@ -5,7 +5,7 @@ use guestmeter::host::{Reading, json};
 use guestmeter::meter::{Amounts, Count, Usage};
 use guestmeter::units::{ByteNanos, Bytes, MilliCpu, MilliCpuNanos, Nanos};
 use guestmeter::wire::message::{
-    Agent, Clock, Epoch, EpochSource, Id, Identity, Reason, Report, Resumed, Signal,
+    Agent, Clock, Epoch, EpochSource, Finding, Id, Identity, Reason, Report, Resumed, Signal, Tail,
 };
 
 fn reading() -> Reading {
@@ -78,10 +78,20 @@ fn reading() -> Reading {
             usage,
             base: Usage::default(),
             resume: Some(Resumed { signal: Signal::VsockReset, detected: Nanos(99) }),
+            tail: Tail {
+                latency: Some(Nanos(7)),
+                held: true,
+                findings: vec![Finding::Clone, Finding::ClockStep],
+                segments_waiting: 3,
+                segments_lost: 1 << 40,
+            },
         },
         skew_ns: Some(-125_770),
     }
 }
+
+const TAIL: &str =
+    r#""held":true,"findings":["clone","clock_step"],"segments":{"waiting":3,"lost":1099511627776}"#;
 
 const ZERO_USAGE: &str = concat!(
     r#"{"active":{"seconds":0,"carry_ns":0},"memory":{"mib_seconds":0,"carry_byte_ns":"0"},"#,
@@ -114,8 +124,9 @@ fn every_field_stands_where_the_protocol_says() {
         r#""dropped":{"active_ns":18446744073709551615,"memory_byte_ns":"3","#,
         r#""cpu_millicpu_ns":"340282366920938463463374607431768211455"},"gaps":4,"anomalies":5},"base":"#,
     );
-    let expected =
-        format!(r#"{expected}{ZERO_USAGE},"resume":{{"signal":"vsock_reset","detected_monotonic_ns":99}}}}"#);
+    let expected = format!(
+        r#"{expected}{ZERO_USAGE},"resume":{{"signal":"vsock_reset","detected_monotonic_ns":99,"latency_ns":7}},{TAIL}}}"#
+    );
     assert_eq!(json::report(&reading()).unwrap(), expected);
 }
 
@@ -126,6 +137,7 @@ fn what_is_unknown_is_null_and_never_zero() {
     report.identity.sandbox = None;
     report.identity.epoch = Epoch::default();
     report.resume = None;
+    report.tail = Tail::default();
     reading.skew_ns = None;
     let memory = &mut report.memory;
     for unknown in [
@@ -158,7 +170,7 @@ fn what_is_unknown_is_null_and_never_zero() {
         r#""mem_total_bytes":null,"state":"unknown","precision":"bounded","lower_bytes":null,"upper_bytes":null,"#,
         r#""sources":[]},"cpu":{"online":null,"quota_millis":null,"weight":null,"effective_millis":1500,"#,
         r#""usage_ns":null,"steal_ns":null,"throttled_ns":null}"#,
-        r#""resume":null}"#,
+        r#""resume":null,"held":false,"findings":[],"segments":{"waiting":0,"lost":0}}"#,
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
@@ -200,5 +212,17 @@ fn each_word_is_the_protocols() {
         reading.report.resume = Some(Resumed { signal, detected: Nanos(1) });
         let text = json::report(&reading).unwrap();
         assert!(text.contains(&format!(r#""resume":{{"signal":"{word}""#)), "{text}");
+    }
+    for (finding, word) in [
+        (Finding::Clone, "clone"),
+        (Finding::Rollback, "rollback"),
+        (Finding::ForeignMark, "foreign_mark"),
+        (Finding::ClockStep, "clock_step"),
+        (Finding::ClockJump, "clock_jump"),
+        (Finding::ConnectionReset, "connection_reset"),
+    ] {
+        reading.report.tail.findings = vec![finding];
+        let text = json::report(&reading).unwrap();
+        assert!(text.contains(&format!(r#""findings":["{word}"]"#)), "{text}");
     }
 }

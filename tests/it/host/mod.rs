@@ -3,11 +3,20 @@
 mod bridge;
 mod command_line;
 #[cfg(feature = "agent")]
+mod cycle;
+#[cfg(feature = "agent")]
 mod demo;
+#[cfg(feature = "agent")]
+mod hooks;
 mod json;
+mod lifecycle;
+mod listening;
+mod manual;
 mod peers;
 #[cfg(feature = "agent")]
 mod reading;
+mod reading_vmm;
+mod script;
 mod trace;
 #[cfg(feature = "agent")]
 mod watching;
@@ -20,8 +29,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// A peer of a test that waits longer has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Who waits longer waits for what hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `guestmeter`, as in a script: no terminal, no colours, no input.
 fn guestmeter(arguments: &[&str]) -> Command {
