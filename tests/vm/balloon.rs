@@ -42,7 +42,7 @@ fn a_running_agent_sees_through_a_balloon_and_through_its_own_death() {
     vm.inflate(64);
     let before = vm.read_exact();
     assert_eq!(before.bytes("memory.ballooned_bytes"), 64 * MIB);
-    vm.sh("kill -9 $(pidof guestmeterd)");
+    vm.kill_agent();
     vm.inflate(128);
     vm.start_agent("");
     let after = vm.read_exact();

@@ -1,6 +1,6 @@
 //! Both images come up on both kernels, and a resize through the VMM reaches the guest.
 
-use crate::rig::{MIB, Machine, Vm};
+use crate::rig::{HUNG, MIB, Machine, Vm};
 
 fn mem_total_bytes(vm: &mut Vm) -> u64 {
     let kib = vm.sh("awk '/^MemTotal:/ { print $2 }' /proc/meminfo");
@@ -14,9 +14,7 @@ fn boots_and_resizes(machine: Machine, kernel: &str) {
     let before = mem_total_bytes(&mut vm);
     for mib in [130, 300, 128, 0] {
         vm.resize(0, mib);
-        vm.wait("MemTotal to follow", std::time::Duration::from_secs(10), |vm| {
-            mem_total_bytes(vm) == before + mib * MIB
-        });
+        vm.wait("MemTotal to follow", HUNG, |vm| mem_total_bytes(vm) == before + mib * MIB);
     }
 }
 

@@ -1,5 +1,5 @@
 # What `prepare`, `image` and `capture` share: where the cache is and what lies in it.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # used by those that source it
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 exec </dev/null
@@ -11,11 +11,12 @@ vm_dir="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 kernels=(
     "6.1 bookworm-security"
     "6.12 bookworm-backports"
+    "7.3 trixie-backports"
 )
 
 # Everything a guest loads; what a kernel has built in is skipped.
 modules=(virtio_pci virtio_console virtio_blk ext4 crc32c_generic crc32c_intel virtio_mem virtio_balloon
-    vsock vmw_vsock_virtio_transport vsock_loopback vsock_diag)
+    vsock vmw_vsock_virtio_transport vsock_loopback vsock_diag ptp_vmclock)
 
 fail() {
     echo "$(basename "$0"): $*" >&2
@@ -35,8 +36,8 @@ retry() {
     local attempt
     for attempt in 1 2 3; do
         "$@" && return 0
-        echo "attempt $attempt failed: $*" >&2
+        ((attempt < 3)) || return 1
+        echo "retried: $*" >&2
         sleep $((attempt * 3))
     done
-    return 1
 }

@@ -1,6 +1,6 @@
 //! The agent as a daemon in a guest, asked from the host over vsock.
 
-use crate::rig::{MIB, Machine, Reading, Vm};
+use crate::rig::{HUNG, MIB, Machine, Reading, Vm};
 use std::time::Duration;
 
 #[test]
@@ -35,17 +35,14 @@ fn a_slice_ends_at_the_event_or_at_the_next_observation() {
     vm.start_agent("--tick 1h");
     vm.read_exact();
     vm.resize(0, 256);
-    std::thread::sleep(Duration::from_secs(5));
-    let log = vm.sh("cat /run/agent.log");
     let grown = (512 + 256) * MIB;
-    assert!(
-        log.contains(&format!("-> {grown} B")),
-        "no event was heard:
-{log}"
-    );
+    vm.wait("the events to be heard", HUNG, |vm| {
+        vm.sh("cat /run/agent.log").contains(&format!("-> {grown} B"))
+    });
     let before = vm.read_exact();
     vm.resize(0, 258);
     vm.resize(0, 260);
+    vm.wait_quiet(Duration::from_millis(300));
     let after = vm.read_exact();
     let mib_seconds = after.bytes("usage.memory.mib_seconds") - before.bytes("usage.memory.mib_seconds");
     let seconds = after.bytes("usage.active.seconds") - before.bytes("usage.active.seconds");
@@ -57,7 +54,7 @@ fn a_slice_ends_at_the_event_or_at_the_next_observation() {
 /// Exact all the while; a state other than the request takes the agent its settle time (10 s) to say.
 fn comes_to(vm: &mut Vm, state: &str) -> Reading {
     let mut last = vm.read_exact();
-    vm.wait(&format!("the state {state}"), Duration::from_secs(60), |vm| {
+    vm.wait(&format!("the state {state}"), HUNG, |vm| {
         last = vm.read_exact();
         last.text("memory.state") == state
     });

@@ -12,9 +12,25 @@
 
 mod balloon;
 mod boot;
+mod calls;
 mod capture;
+mod clones;
 mod cpu;
+mod cycles;
 mod daemon;
+mod host_commands;
+mod hostile;
+mod kills;
+mod measure;
 mod memory;
+mod notifying;
+mod packages;
+mod pause;
+mod peers;
+mod plugging;
 mod rig;
+mod rig_checks;
+mod snapshot;
 mod systemd;
+mod traces;
+mod vmm;

@@ -62,6 +62,7 @@ fn a_plain_vm_is_its_boot_memory_exactly() {
 fn memory_that_the_kernel_leaves_offline_is_bounded_and_told_by_the_device() {
     let mut vm = Machine::new("6.1").memory(0).boot();
     vm.resize(0, 300);
+    vm.wait_quiet(Duration::from_millis(300));
     let reading = vm.witness("");
     assert!(!reading.is_exact());
     assert_eq!(reading.bytes("memory.offline_bytes"), 384 * MIB);
@@ -74,8 +75,10 @@ fn two_devices_are_summed() {
     vm.wait_quiet(Duration::from_secs(1));
     exact_both_ways(&mut vm);
     vm.resize(1, 258);
+    vm.wait_quiet(Duration::from_millis(300));
     exact_both_ways(&mut vm);
     vm.resize(0, 0);
+    vm.wait_quiet(Duration::from_millis(300));
     exact_both_ways(&mut vm);
 }
 
@@ -83,6 +86,7 @@ fn two_devices_are_summed() {
 fn a_partly_plugged_block_offlined_by_root_is_bounded() {
     let mut vm = Machine::new("6.12").online_movable().memory(0).boot();
     vm.resize(0, 130);
+    vm.wait_quiet(Duration::from_millis(300));
     vm.sh("echo offline >/sys/devices/system/memory/memory33/state");
     let reading = vm.witness("");
     assert_eq!(reading.bytes("memory.offline_bytes"), 128 * MIB);

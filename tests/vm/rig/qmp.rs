@@ -2,12 +2,9 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
+use super::HUNG;
 use serde_json::{Value, json};
-
-/// Longer than any answer takes; QEMU answers late only while it loads a snapshot.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Qmp {
     reader: BufReader<UnixStream>,
@@ -23,7 +20,7 @@ pub(crate) struct MemoryDevice {
 
 impl Qmp {
     pub(crate) fn new(stream: UnixStream) -> Result<Self, String> {
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(|error| error.to_string())?;
+        stream.set_read_timeout(Some(HUNG)).map_err(|error| error.to_string())?;
         let mut qmp = Self { reader: BufReader::new(stream) };
         qmp.next_message()?;
         qmp.execute("qmp_capabilities", json!({}))?;

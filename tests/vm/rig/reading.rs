@@ -1,9 +1,10 @@
 //! What the agent says of its machine, held against what the VMM says of it at the same moment.
 
-use super::qemu::Vm;
+use super::HUNG;
+use super::vm::Vm;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// One reading of `guestmeterd --once`: `key=value` lines.
 #[derive(Clone, Debug)]
@@ -87,7 +88,7 @@ impl Vm {
                 }
                 return reading;
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "the VMM's sizes never stood still");
+            assert!(start.elapsed() < HUNG, "the VMM's sizes never stood still");
         }
     }
 
