@@ -16,6 +16,8 @@ const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 /// The pauses between attempts: a guest that was just restored may need some.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Reports that come faster than any agent is asked for wait in the socket: half of the shortest interval.
+const WATCH_PACE: Duration = Duration::from_millis(50);
 /// An attempt that ends as the time for all of them does may still say why.
 const RETRY_GRACE: Duration = Duration::from_millis(50);
 
@@ -56,6 +58,8 @@ pub struct Watcher {
     /// The answer to the request, until it is taken.
     first: Option<Reading>,
     patience: Duration,
+    /// When the last one was taken.
+    taken: Instant,
 }
 
 impl Client {
@@ -102,7 +106,7 @@ impl Client {
         let request = Request::Watch(Watch { interval: interval.into() });
         let (conversation, first) = self.converse_with(&request).await?;
         let patience = interval.saturating_add(self.timeout);
-        Ok(Watcher { conversation, first: Some(first), patience })
+        Ok(Watcher { conversation, first: Some(first), patience, taken: Instant::now() })
     }
 
     /// Waits until `plugged` is what is `expected`, or where that is not stated, what the VMM requested, or where
@@ -232,7 +236,9 @@ impl Watcher {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
+        tokio::time::sleep(WATCH_PACE.saturating_sub(self.taken.elapsed())).await;
         let report = self.conversation.report(self.patience).await?;
+        self.taken = Instant::now();
         Ok(self.conversation.reading(report, None))
     }
 }

@@ -6,7 +6,7 @@ use super::error::{Cause, ClientError, Step};
 use super::random;
 use super::target::Target;
 use super::transport::{self, Stream};
-use crate::wire::frame::GARBAGE_MAX;
+use crate::wire::frame::{CHECKSUMS_MAX, GARBAGE_MAX};
 use crate::wire::message::{Hello, Message, Refusal, RefusalCode, Reply, Request, Welcome};
 use crate::wire::{self, DecodeError, Decoder, FrameError, version};
 use std::io;
@@ -16,6 +16,11 @@ use tokio::time::{Instant, timeout_at};
 
 /// One frame and its header fit.
 const READ_BYTES: usize = 32 * 1024;
+/// What may come before an answer: the garbage that a decoder bears, and frames of a later agent.
+const BYTES_PER_ANSWER_MAX: usize = 4 * GARBAGE_MAX;
+const UNKNOWN_PER_ANSWER_MAX: u32 = 64;
+/// Longer waits end no sooner: a hundred years.
+const LIMIT_MAX: Duration = Duration::from_hours(24 * 36_525);
 
 /// A connection whose `Welcome` has come.
 pub(super) struct Connection {
@@ -41,7 +46,7 @@ impl Connection {
         limit: Duration,
     ) -> Result<Self, ClientError> {
         let fail = |cause| ClientError { target: target.clone(), cause };
-        let deadline = Instant::now() + limit;
+        let deadline = deadline_in(limit);
         let timed_out = |step| fail(Cause::TimedOut { step, after: limit });
         let nonce = random::number().map_err(|error| fail(Cause::Random(error)))?;
         let opening = opening(nonce, first).map_err(fail)?;
@@ -75,7 +80,7 @@ impl Connection {
 
     /// The next reply, in at most `limit`.
     pub(super) async fn receive(&mut self, step: Step, limit: Duration) -> Result<Reply, ClientError> {
-        self.peer.receive(Instant::now() + limit, limit, step).await
+        self.peer.receive(deadline_in(limit), limit, step).await
     }
 
     /// See [`Peer::end`].
@@ -117,15 +122,20 @@ impl Peer {
         ClientError { target: self.target.clone(), cause }
     }
 
-    /// The next reply until `deadline`, which is `limit` from when it began to be waited for.
+    /// The next reply until `deadline`, which is `limit` from when it began to be waited for. A peer that goes on sending
+    /// something else is given up all the same, and holds up nobody.
     pub(super) async fn receive(
         &mut self,
         deadline: Instant,
         limit: Duration,
         step: Step,
     ) -> Result<Reply, ClientError> {
+        let (mut bytes, mut unknown) = (0, 0);
         loop {
-            if let Some(reply) = self.next_reply(step)? {
+            if Instant::now() >= deadline {
+                return Err(self.silent(Cause::TimedOut { step, after: limit }));
+            }
+            if let Some(reply) = self.next_reply(step, &mut unknown)? {
                 return Ok(reply);
             }
             let read = timeout_at(deadline, self.stream.read(&mut self.buffer)).await;
@@ -135,18 +145,28 @@ impl Peer {
                 Ok(Err(error)) => return Err(self.silent(Cause::Broken { step, error })),
                 Err(_) => return Err(self.silent(Cause::TimedOut { step, after: limit })),
             };
+            bytes += count;
+            if bytes > BYTES_PER_ANSWER_MAX {
+                return Err(self.fail(Cause::Flood { step, what: "bytes", most: BYTES_PER_ANSWER_MAX }));
+            }
             self.decoder.push(self.buffer.get(..count).unwrap_or_default());
+            // What is always ready to be read would let nobody else of this thread have a turn.
+            tokio::task::yield_now().await;
         }
     }
 
-    /// The next reply among the bytes that have come.
-    fn next_reply(&mut self, step: Step) -> Result<Option<Reply>, ClientError> {
+    /// The next reply among the bytes that have come; `unknown` are the frames before it that say nothing to this host.
+    fn next_reply(&mut self, step: Step, unknown: &mut u32) -> Result<Option<Reply>, ClientError> {
         loop {
             let frame = match self.decoder.next() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Ok(None),
                 Err(FrameError::Garbage { first, .. }) => {
                     return Err(self.fail(Cause::OtherProtocol(first.escape_ascii().to_string())));
+                }
+                Err(FrameError::Checksums) => {
+                    let most = usize::try_from(CHECKSUMS_MAX).unwrap_or(usize::MAX);
+                    return Err(self.fail(Cause::Flood { step, what: "frames with a wrong checksum", most }));
                 }
                 Err(error @ FrameError::TooLong(_)) => return Err(self.fail(Cause::Encode(error.into()))),
             };
@@ -157,7 +177,11 @@ impl Peer {
                     return Err(self.fail(Cause::Unexpected { message, step }));
                 }
                 // A later agent may say more than this host knows of.
-                Err(DecodeError::Kind(_)) => {}
+                Err(DecodeError::Kind(_)) if *unknown < UNKNOWN_PER_ANSWER_MAX => *unknown += 1,
+                Err(DecodeError::Kind(_)) => {
+                    let most = usize::try_from(UNKNOWN_PER_ANSWER_MAX).unwrap_or(usize::MAX);
+                    return Err(self.fail(Cause::Flood { step, what: "frames of unknown kinds", most }));
+                }
                 Err(error) => return Err(self.fail(Cause::Decode(error))),
             }
         }
@@ -173,6 +197,11 @@ impl Peer {
         let seen = first.get(..skipped.min(first.len())).unwrap_or_default();
         self.fail(Cause::OtherProtocol(seen.escape_ascii().to_string()))
     }
+}
+
+/// What no clock of this machine can step over stays a time that it can reach.
+pub(super) fn deadline_in(limit: Duration) -> Instant {
+    Instant::now() + limit.min(LIMIT_MAX)
 }
 
 /// `Hello` and the first request, for one write: an answer costs one round trip.

@@ -74,6 +74,16 @@ pub enum Cause {
     /// Bytes that are no frames.
     #[error("it speaks another protocol: its first bytes are \"{0}\"")]
     OtherProtocol(String),
+    /// Much that is no answer.
+    #[error("it sent more than {most} {what} and no answer while {step}")]
+    Flood {
+        /// When.
+        step: Step,
+        /// Of what.
+        what: &'static str,
+        /// How many are borne.
+        most: usize,
+    },
     /// A frame that is no message.
     #[error("a frame that cannot be read: {0}")]
     Decode(#[from] DecodeError),
@@ -181,6 +191,7 @@ impl Cause {
             },
             Self::Hybrid(_)
             | Self::OtherProtocol(_)
+            | Self::Flood { .. }
             | Self::Decode(_)
             | Self::Version(_)
             | Self::Unexpected { .. } => Kind::Peer,

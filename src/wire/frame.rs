@@ -12,6 +12,8 @@ pub const HEADER_LEN: usize = 16;
 pub const PAYLOAD_MAX: usize = 16_384;
 /// The most bytes of garbage between two frames; beyond it the peer speaks something else.
 pub const GARBAGE_MAX: usize = 65_536;
+/// The most headers between two frames whose checksum is wrong: each may cost one over a whole frame, and they may overlap.
+pub const CHECKSUMS_MAX: u32 = 64;
 
 /// One frame whose checksum is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,9 @@ pub enum FrameError {
         /// The first of them.
         first: [u8; 8],
     },
+    /// It makes work.
+    #[error("more than {CHECKSUMS_MAX} headers without a frame whose checksum is right")]
+    Checksums,
     /// A payload that does not fit a frame.
     #[error("a payload of {0} bytes does not fit a frame of at most {PAYLOAD_MAX}")]
     TooLong(usize),
@@ -90,6 +95,8 @@ pub struct Decoder {
     start: usize,
     skipped: usize,
     skipped_first: [u8; 8],
+    /// Wrong checksums since the last frame.
+    wrong: u32,
     garbage_total: u64,
 }
 
@@ -128,7 +135,7 @@ impl Decoder {
     /// The next whole frame; `None` until more is pushed.
     ///
     /// # Errors
-    /// More than [`GARBAGE_MAX`] bytes without a frame.
+    /// More than [`GARBAGE_MAX`] bytes, or [`CHECKSUMS_MAX`] wrong checksums, without a frame.
     #[expect(
         clippy::should_implement_trait,
         reason = "an iterator would end at the first None; this goes on"
@@ -140,9 +147,17 @@ impl Decoder {
             match parse(rest) {
                 Parsed::Incomplete => return Ok(None),
                 Parsed::Garbage => self.skip(1)?,
+                Parsed::WrongChecksum => {
+                    self.skip(1)?;
+                    self.wrong += 1;
+                    if self.wrong > CHECKSUMS_MAX {
+                        return Err(FrameError::Checksums);
+                    }
+                }
                 Parsed::Whole(frame, length) => {
                     self.start += length;
                     self.skipped = 0;
+                    self.wrong = 0;
                     return Ok(Some(frame));
                 }
             }
@@ -176,6 +191,7 @@ impl Decoder {
 enum Parsed {
     Incomplete,
     Garbage,
+    WrongChecksum,
     Whole(Frame, usize),
 }
 
@@ -189,7 +205,7 @@ fn parse(bytes: &[u8]) -> Parsed {
     let Some(payload) = body.get(..length) else { return Parsed::Incomplete };
     let head12 = head.first_chunk::<12>().copied().unwrap_or_default();
     if checksum(&head12, payload) != u32::from_le_bytes([c0, c1, c2, c3]) {
-        return Parsed::Garbage;
+        return Parsed::WrongChecksum;
     }
     let flags = u16::from_le_bytes([f0, f1]);
     Parsed::Whole(Frame { format, kind, flags, payload: payload.to_vec() }, HEADER_LEN + length)

@@ -13,7 +13,7 @@
 //! | 12 | crc32, u32 | IEEE, over bytes 0–11 and the payload |
 //!
 //! A wrong magic, length or CRC: the reader goes to the next magic and counts what it skipped; more than 64 KiB
-//! skipped without a frame closes the connection. A stale header that claims a length holds back what follows until
+//! skipped, or 64 wrong CRCs (headers may overlap, and each costs one), without a frame closes the connection. A stale header that claims a length holds back what follows until
 //! that many bytes have come, at most one frame's worth; the reader's time limits end the wait.
 //!
 //! # Payload

@@ -7,6 +7,8 @@ mod cycle;
 #[cfg(feature = "agent")]
 mod demo;
 #[cfg(feature = "agent")]
+mod floods;
+#[cfg(feature = "agent")]
 mod hooks;
 mod json;
 mod lifecycle;

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// Killed with its test.
-struct Watch(Child);
+pub(super) struct Watch(pub(super) Child);
 
 impl Drop for Watch {
     fn drop(&mut self) {
@@ -17,7 +17,7 @@ impl Drop for Watch {
     }
 }
 
-fn lines(stdout: ChildStdout) -> Receiver<String> {
+pub(super) fn lines(stdout: ChildStdout) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
