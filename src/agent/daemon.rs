@@ -1,5 +1,6 @@
 //! The loop: clocks and signals are read once per wake-up, then what came in, then time, then what goes out.
 
+use super::address::Address;
 use super::clock;
 use super::connection::{Connection, Gone, Received};
 use super::listener::Listener;
@@ -15,17 +16,22 @@ use crate::capacity::Remark;
 use crate::session::{Action, ConnectionId, Depth, Event, Note, Session, Table};
 use crate::units::{Bytes, Nanos};
 use crate::wire;
-use crate::wire::message::{Clock, Message};
+use crate::wire::codec::TEXT_MAX;
+use crate::wire::message::{Clock, Message, Refusal, RefusalCode, Reply};
 use std::io;
 
 /// Connections taken in one wake-up and listener.
 const ACCEPTS_PER_WAKE_MAX: usize = 8;
 /// After a connection could not be taken: the socket stays ready, and would be tried without end.
 const ACCEPT_PAUSE: Nanos = Nanos::SECOND;
+/// How long until what could not be opened is tried again.
+const AGAIN: Nanos = Nanos(30_000_000_000);
 /// Sockets held open at once, those included that only take their last frame.
 const SOCKETS_MAX: usize = 16;
 /// Frames of one connection served in one wake-up; its others come in the next.
 const FRAMES_PER_WAKE_MAX: usize = 16;
+/// Of a refusal: in no encoding longer than what the wire takes.
+const TEXT_CHARS_MAX: usize = TEXT_MAX / 4;
 /// How long a closer look that a look calls for may wait: its answer is on the way, and the host's next word, the ack,
 /// must not wait behind it.
 const CLOSER_LOOK_WITHIN: Nanos = Nanos(5_000_000);
@@ -34,6 +40,8 @@ const CLOSER_LOOK_WITHIN: Nanos = Nanos(5_000_000);
 pub(super) struct Sockets {
     poller: Poller,
     listeners: Vec<Listener>,
+    /// Addresses that cannot be listened at yet.
+    unheard: Vec<Address>,
     notifier: Notifier,
     uevents: Option<Uevents>,
     traces: Traces,
@@ -44,14 +52,19 @@ impl Sockets {
     /// Adds SIGTERM and SIGINT.
     pub(super) fn new(
         mut poller: Poller,
-        listeners: Vec<Listener>,
+        (listeners, unheard): (Vec<Listener>, Vec<Address>),
         notifier: Notifier,
         uevents: Option<Uevents>,
         mut traces: Traces,
     ) -> io::Result<Self> {
         traces.watch(&mut poller);
         let stop = StopSignals::new(&mut poller)?;
-        Ok(Self { poller, listeners, notifier, uevents, traces, stop })
+        Ok(Self { poller, listeners, unheard, notifier, uevents, traces, stop })
+    }
+
+    /// Whether an address is listened at only later.
+    pub(super) fn listens_later(&self) -> bool {
+        !self.unheard.is_empty()
     }
 }
 
@@ -67,8 +80,12 @@ pub(super) struct Daemon {
     next_connection: u64,
     /// No connection is taken before.
     accept_from: Nanos,
+    /// When what could not be opened is tried again.
+    again_at: Nanos,
     /// A closer look is due with the next wake-up, which is then at the latest.
     closer_look: Option<Nanos>,
+    /// Why the state on disk is behind: until it is not, a report would tell of what a restart may lose.
+    unsaved: Option<String>,
     /// SIGTERM or SIGINT came.
     stopping: bool,
     /// Of the last look that had any.
@@ -112,7 +129,9 @@ impl Daemon {
             connections: Table::default(),
             next_connection: 0,
             accept_from: Nanos::ZERO,
+            again_at: Nanos::ZERO,
             closer_look: None,
+            unsaved: None,
             stopping: false,
             remarks: Vec::new(),
         }
@@ -124,6 +143,8 @@ impl Daemon {
     /// The kernel does not let it sleep.
     pub(super) fn run(&mut self) -> io::Result<()> {
         let mut now = clock::now();
+        self.again_at = now.monotonic.saturating_add(AGAIN);
+        self.witness.hears_hotplug(self.sockets.uevents.is_some());
         self.turn(now);
         super::memory::give_back();
         self.supervisor.ready(&self.status());
@@ -148,6 +169,9 @@ impl Daemon {
             self.sockets.listeners.clear();
             self.supervisor.stopping();
             self.step(&mut wake, Event::Shutdown);
+        }
+        if self.lacks_a_socket() {
+            self.open_again(&mut wake);
         }
         // Who hung up makes room for who connects.
         self.receive(&mut wake);
@@ -181,7 +205,9 @@ impl Daemon {
     fn deadline(&self, now: Nanos) -> Nanos {
         let closing = self.connections.values().filter_map(Connection::deadline);
         let paused = Some(self.accept_from).filter(|until| *until > now);
-        let others = [paused, self.closer_look, self.sockets.notifier.deadline(), self.supervisor.deadline()];
+        let again = self.lacks_a_socket().then_some(self.again_at);
+        let others =
+            [paused, again, self.closer_look, self.sockets.notifier.deadline(), self.supervisor.deadline()];
         closing.chain(others.into_iter().flatten()).fold(self.session.deadline(), std::cmp::min)
     }
 
@@ -192,13 +218,43 @@ impl Daemon {
                 self.step(wake, Event::Hotplug);
             }
             Some(Err(error)) => {
-                log::error!(
-                    "hotplug events are lost ({error}): a change is seen at the next tick or request"
-                );
+                log::error!("hotplug events are lost ({error}): blocks and CPUs are read with each report");
                 self.sockets.uevents = None;
+                self.witness.hears_hotplug(false);
+                self.again_at = wake.now.monotonic.saturating_add(AGAIN);
+                self.step(wake, Event::Hotplug);
             }
             Some(Ok(false)) | None => {}
         }
+    }
+
+    /// What could not be opened is tried again: a module that is loaded late, a port that somebody held.
+    fn open_again(&mut self, wake: &mut Wake) {
+        if wake.now.monotonic < self.again_at {
+            return;
+        }
+        self.again_at = wake.now.monotonic.saturating_add(AGAIN);
+        if self.sockets.uevents.is_none()
+            && let Ok(uevents) = Uevents::open(&mut self.sockets.poller)
+        {
+            log::info!("hotplug events are heard again");
+            self.sockets.uevents = Some(uevents);
+            self.witness.hears_hotplug(true);
+            self.step(wake, Event::Hotplug);
+        }
+        let Sockets { poller, listeners, unheard, .. } = &mut self.sockets;
+        unheard.retain(|address| match Listener::bind(poller, address) {
+            Ok(listener) => {
+                log::info!("listening at {}", listener.name());
+                listeners.push(listener);
+                false
+            }
+            Err(_) => true,
+        });
+    }
+
+    fn lacks_a_socket(&self) -> bool {
+        !self.stopping && (self.sockets.uevents.is_none() || self.sockets.listens_later())
     }
 
     fn accept(&mut self, wake: &mut Wake) {
@@ -298,12 +354,9 @@ impl Daemon {
                 self.sockets.notifier.dial(wake.now.monotonic, &mut self.sockets.poller);
                 self.take_dialed(wake);
             }
-            Action::Save => {
-                if let Err(error) = self.state.save(self.session.saved(), self.witness.baseline()) {
-                    log::error!("{error}; a restart would lose what was counted since");
-                }
-            }
+            Action::Save => self.save(),
             Action::Send { to, reply } => {
+                let Some(reply) = self.if_saved(reply) else { return };
                 let Some(connection) = self.connections.get_mut(to) else { return };
                 if let Err(error) = wire::encode(&Message::Reply(reply), connection.outgoing()) {
                     log::error!("a reply to {} cannot be encoded: {error}", connection.peer);
@@ -316,6 +369,29 @@ impl Daemon {
                 }
             }
             Action::Log(note) => wake.notes.push(note),
+        }
+    }
+
+    fn save(&mut self) {
+        let saved = self.state.save(self.session.saved(), self.witness.baseline());
+        match (&saved, &self.unsaved) {
+            (Err(error), None) => log::error!("{error}; until it is saved nothing is reported"),
+            (Ok(()), Some(_)) => log::info!("the state is saved again, and reported"),
+            _ => {}
+        }
+        self.unsaved = saved.err().map(|error| format!("not saved, so not reported: {error}"));
+    }
+
+    /// A report, or an error in its place where a restart could take it back; a host that was told unasked is told later.
+    fn if_saved(&self, reply: Reply) -> Option<Reply> {
+        let Some(cause) = &self.unsaved else { return Some(reply) };
+        match reply {
+            Reply::Report(_) | Reply::Segments(_) => {
+                let text = cause.chars().take(TEXT_CHARS_MAX).collect();
+                Some(Reply::Error(Refusal { code: RefusalCode::Internal, text }))
+            }
+            Reply::Notify(_) => None,
+            reply => Some(reply),
         }
     }
 

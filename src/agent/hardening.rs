@@ -33,7 +33,8 @@ pub(super) enum Refused {
 
 /// Takes every measure, in an order in which none forbids the next. Acts on the thread and on the process: the process
 /// must be the agent's own.
-pub(super) fn apply(options: &Options) -> Vec<Measure> {
+/// An agent that lacks a listener makes it later.
+pub(super) fn apply(options: &Options, listens_later: bool) -> Vec<Measure> {
     let done = |taken: Result<(), Errno>, how: &str| Ok(taken.map(|()| how.to_owned())?);
     vec![
         Measure {
@@ -46,7 +47,7 @@ pub(super) fn apply(options: &Options) -> Vec<Measure> {
         },
         Measure { name: "no new privileges", taken: done(set_no_new_privs(true), "no program gives it any") },
         Measure { name: "no writable code", taken: no_writable_code(options) },
-        Measure { name: "system calls", taken: system_calls(options) },
+        Measure { name: "system calls", taken: system_calls(options, listens_later) },
     ]
 }
 
@@ -76,10 +77,10 @@ fn no_writable_code(options: &Options) -> Result<String, Refused> {
     }
 }
 
-fn system_calls(options: &Options) -> Result<String, Refused> {
+fn system_calls(options: &Options, listens_later: bool) -> Result<String, Refused> {
     if !options.seccomp {
         return Err(Refused::NotWanted);
     }
-    let calls = seccomp::apply(options)?;
+    let calls = seccomp::apply(options, listens_later)?;
     Ok(format!("{calls} are allowed, any other ends it"))
 }

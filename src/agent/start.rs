@@ -91,7 +91,7 @@ fn open(options: &Options, process: Process) -> Result<Box<Daemon>, StartError> 
     let witness = Witness::open(kernel_options(options), passed.sources, baseline);
     give_up_privilege(user.as_ref(), &state)?;
     if process == Process::Own {
-        say_measures(&hardening::apply(options));
+        say_measures(&hardening::apply(options, sockets.listens_later()));
     }
     let limits = Limits { notify: options.notify != NotifyAddress::None, ..Limits::default() };
     let session = Session::new(myself(boot_id), options.tick, limits, saved);
@@ -103,6 +103,9 @@ fn open(options: &Options, process: Process) -> Result<Box<Daemon>, StartError> 
 #[inline(never)]
 fn open_state(options: &Options, boot_id: Id) -> Result<(StateFile, Option<Box<Stored>>), StartError> {
     let (state, found) = StateFile::open(&options.state, boot_id)?;
+    if let Err(error) = state.take_room() {
+        log::error!("{error}; what cannot be saved is not reported");
+    }
     Ok((state, taken_up(options, found).map(Box::new)))
 }
 
@@ -116,7 +119,7 @@ fn open_sockets(
     let listeners = listen(&mut poller, options, passed)?;
     let uevents = Uevents::open(&mut poller)
         .inspect_err(|error| {
-            log::warn!("no hotplug events ({error}): a change is seen at the next tick or request");
+            log::warn!("no hotplug events ({error}): blocks and CPUs are read with each report");
         })
         .ok();
     let notifier = Notifier::new(options.notify.clone());
@@ -149,8 +152,8 @@ fn listen(
     poller: &mut Poller,
     options: &Options,
     passed: Vec<(String, std::os::fd::OwnedFd)>,
-) -> Result<Vec<Listener>, StartError> {
-    let mut listeners = Vec::new();
+) -> Result<(Vec<Listener>, Vec<Address>), StartError> {
+    let (mut listeners, mut unheard) = (Vec::new(), Vec::new());
     for (name, socket) in passed {
         listeners.push(Listener::passed(poller, name, socket)?);
     }
@@ -158,12 +161,34 @@ fn listen(
     let addresses =
         if options.listen.is_empty() && listeners.is_empty() { &default } else { options.listen.as_slice() };
     for address in addresses {
-        listeners.push(Listener::bind(poller, address)?);
+        match Listener::bind(poller, address) {
+            Ok(listener) => listeners.push(listener),
+            // The count does not wait for somebody to tell it to.
+            Err(error) if matches!(address, Address::Vsock { .. }) => {
+                log::error!("{error}{}; it counts, and tries again each 30 s", hint(&error));
+                unheard.push(address.clone());
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     for listener in &listeners {
         log::info!("listening at {}", listener.name());
     }
-    Ok(listeners)
+    Ok((listeners, unheard))
+}
+
+fn hint(error: &ListenError) -> &'static str {
+    match error {
+        ListenError::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            " (ports below 1024 are root's, or guestmeterd.socket's: is it enabled?)"
+        }
+        ListenError::System { source, .. }
+            if source.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) =>
+        {
+            " (the guest has no vsock: is vmw_vsock_virtio_transport loaded?)"
+        }
+        _ => "",
+    }
 }
 
 /// Whether the count goes on, said either way.

@@ -34,6 +34,8 @@ pub struct Witness {
     last: Option<Last>,
     /// A hotplug event came since blocks and CPUs were last read.
     stale: bool,
+    /// No hotplug event comes.
+    blind: bool,
 }
 
 #[derive(Debug)]
@@ -51,12 +53,19 @@ impl Witness {
     #[must_use]
     pub fn open(options: Options, given: Vec<(String, OwnedFd)>, saved: Option<Baseline>) -> Self {
         let tracker = Tracker::new(SettleTimes::default(), saved);
-        Self { sources: Sources::open(options, given), tracker, last: None, stale: false }
+        Self { sources: Sources::open(options, given), tracker, last: None, stale: false, blind: false }
     }
 
     /// A hotplug event came: the next look, however close, reads blocks and CPUs again.
     pub fn hotplugged(&mut self) {
         self.stale = true;
+    }
+
+    /// Whether hotplug events come: without them each full look reads blocks and CPUs again.
+    pub fn hears_hotplug(&mut self, hears: bool) {
+        // What came while nobody heard it.
+        self.stale |= self.blind && hears;
+        self.blind = !hears;
     }
 
     /// Looks; `now` is `CLOCK_MONOTONIC`.
@@ -66,7 +75,7 @@ impl Witness {
         {
             return sight;
         }
-        if std::mem::take(&mut self.stale) {
+        if std::mem::take(&mut self.stale) || self.blind {
             self.sources.reread_layout();
         }
         let total_ram = self.sources.total_ram();
@@ -144,5 +153,31 @@ impl Witness {
             facts = self.sources.read_memory();
         }
         facts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Roots;
+
+    #[test]
+    fn what_no_event_tells_of_is_read_again_with_each_report() {
+        let folder = tempfile::tempdir().unwrap();
+        let online = folder.path().join("devices/system/cpu/online");
+        std::fs::create_dir_all(online.parent().unwrap()).unwrap();
+        std::fs::write(&online, "0-3\n").unwrap();
+        let roots = Roots { proc: "/proc".into(), sys: folder.path().to_owned() };
+        let options = Options { roots, cgroup: None, device_config: false };
+        let mut witness = Witness::open(options, Vec::new(), None);
+        let seen = |witness: &mut Witness| witness.look(Nanos::SECOND, Look::Full).capacity.cpu.online;
+        assert_eq!(seen(&mut witness), Some(4));
+        std::fs::write(&online, "0-1\n").unwrap();
+        assert_eq!(seen(&mut witness), Some(4), "an event would have told");
+        witness.hears_hotplug(false);
+        assert_eq!(seen(&mut witness), Some(2));
+        std::fs::write(&online, "0\n").unwrap();
+        witness.hears_hotplug(true);
+        assert_eq!(seen(&mut witness), Some(1), "it changed while nobody heard");
     }
 }

@@ -1,7 +1,7 @@
 //! The system calls that the agent makes once all is open; any other ends it, and is named.
 //!
 //! What is left to whoever takes the agent over: to read what its user may read, to talk on sockets that are open, and
-//! to dial where it was told to notify. Files cannot be made or opened for writing, memory cannot be made executable,
+//! to dial where it was told to notify; where it could not listen, to do so. Files cannot be made or opened for writing, memory cannot be made executable,
 //! and no process, thread or other kind of socket can be had.
 
 mod violation;
@@ -91,8 +91,9 @@ const ARCH: Option<TargetArch> = if cfg!(target_arch = "x86_64") {
 };
 
 /// Makes it the law for this thread, for good: a violation is named on standard error and ends the process.
-pub(super) fn apply(options: &Options) -> Result<usize, SeccompError> {
-    let rules = rules(options)?;
+/// One that lacks a listener makes it later.
+pub(super) fn apply(options: &Options, listens_later: bool) -> Result<usize, SeccompError> {
+    let rules = rules(options, listens_later)?;
     let calls = rules.len();
     let program = compile(rules)?;
     violation::name_them()?;
@@ -112,7 +113,7 @@ fn compile(rules: Rules) -> Result<BpfProgram, BackendError> {
     SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, arch)?.try_into()
 }
 
-fn rules(options: &Options) -> Result<Rules, BackendError> {
+fn rules(options: &Options, listens_later: bool) -> Result<Rules, BackendError> {
     let mut rules = Rules::new();
     // One by one: collected, they would be sorted first, by 8 KiB of code.
     for call in ALWAYS.iter().chain(ALWAYS_HERE) {
@@ -132,10 +133,19 @@ fn rules(options: &Options) -> Result<Rules, BackendError> {
     for call in [libc::SYS_tgkill, libc::SYS_tkill] {
         rules.insert(call, vec![is(0, myself)?]);
     }
+    // Hotplug events are listened to again where that ended.
+    let mut families = vec![is(0, libc::AF_NETLINK)?];
+    rules.insert(libc::SYS_bind, Vec::new());
     if let Some(family) = family(&options.notify) {
-        rules.insert(libc::SYS_socket, vec![is(0, family)?]);
+        families.push(is(0, family)?);
         rules.insert(libc::SYS_connect, Vec::new());
     }
+    if listens_later {
+        families.push(is(0, libc::AF_VSOCK)?);
+        rules.insert(libc::SYS_listen, Vec::new());
+        rules.insert(libc::SYS_ioctl, vec![is(1, i32::try_from(libc::FIONBIO).unwrap_or(-1))?]);
+    }
+    rules.insert(libc::SYS_socket, families);
     if options.listen.iter().any(|address| matches!(address, Address::Unix(_))) {
         // Its own socket, at the end.
         rules.insert(libc::SYS_unlinkat, Vec::new());

@@ -15,7 +15,7 @@ fn child() {
     let options = Options { notify: NotifyAddress::None, ..Options::default() };
     // What a case needs is opened before, as the agent does.
     let pid = rustix::process::getpid().as_raw_pid();
-    apply(&options).unwrap();
+    apply(&options, false).unwrap();
     let [number, first, second, third] = arguments(&case, pid);
     // SAFETY: calls that the filter does not let through, or that harm nobody.
     let result = unsafe { libc::syscall(number, first, second, third, 0, 0, 0) };
@@ -97,12 +97,14 @@ fn what_is_on_it_comes_back() {
 
 #[test]
 fn it_dials_and_removes_only_what_it_was_told_to() {
-    let calls = |options: &Options| rules(options).unwrap().into_keys().collect::<Vec<_>>();
+    let calls = |options: &Options| rules(options, false).unwrap().into_keys().collect::<Vec<_>>();
     let quiet = Options { notify: NotifyAddress::None, ..Options::default() };
     let (quiet_calls, dialing) = (calls(&quiet), calls(&Options::default()));
     assert!(!quiet_calls.contains(&libc::SYS_connect) && dialing.contains(&libc::SYS_connect));
     assert!(!dialing.contains(&libc::SYS_unlinkat));
     let unix = Options { listen: vec![Address::Unix("/s".into())], ..quiet };
     assert!(calls(&unix).contains(&libc::SYS_unlinkat));
-    assert!(compile(rules(&unix).unwrap()).unwrap().len() < 4096, "the kernel's limit");
+    let late: Vec<_> = rules(&unix, true).unwrap().into_keys().collect();
+    assert!(late.contains(&libc::SYS_listen) && !calls(&unix).contains(&libc::SYS_listen));
+    assert!(compile(rules(&unix, true).unwrap()).unwrap().len() < 4096, "the kernel's limit");
 }

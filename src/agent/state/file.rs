@@ -4,7 +4,9 @@ use super::slot::{FILE_BYTES_MAX, Found, SLOT_BYTES, Unusable, decode, encode_sl
 use crate::capacity::Baseline;
 use crate::session::Saved;
 use crate::wire::message::Id;
-use rustix::fs::{FileType, FlockOperation, Gid, Mode, OFlags, Uid, fchown, flock, fstat, open};
+use rustix::fs::{
+    FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, Uid, fallocate, fchown, flock, fstat, open,
+};
 use rustix::io::{Errno, pread, pwrite};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -96,6 +98,18 @@ impl StateFile {
         let (generation, slot) = found.as_ref().map_or((0, 1), |found| (found.generation, found.slot));
         let file = Self { file, path: path.to_owned(), boot_id, generation, slot, bytes: Vec::new() };
         Ok((file, found))
+    }
+
+    /// Takes the room of both slots, so that a disk that fills later costs no save.
+    ///
+    /// # Errors
+    /// [`StateError::Io`]: the disk is full already; a save may find room all the same, or later.
+    pub fn take_room(&self) -> Result<(), StateError> {
+        match fallocate(&self.file, FallocateFlags::empty(), 0, FILE_BYTES_MAX as u64) {
+            // A file system that keeps no room is one of somebody's choice: /run is a tmpfs.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(source) => Err(StateError::Io { path: self.path.clone(), source }),
+        }
     }
 
     /// Makes `uid` and `gid` its owners, so that an agent that is started as them can open it.

@@ -15,7 +15,7 @@ const MAGIC: [u8; 4] = *b"GMST";
 /// Rises with every change of [`Stored`] or what is in it.
 pub const FORMAT: u16 = 2;
 const HEADER_BYTES: usize = 24;
-/// One slot. Pages that were never written take no memory.
+/// One slot. Its room is taken when the file is opened.
 pub const SLOT_BYTES: usize = 16_384;
 /// The whole file; what lies beyond is not read.
 pub const FILE_BYTES_MAX: usize = 2 * SLOT_BYTES;

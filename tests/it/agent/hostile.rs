@@ -1,9 +1,8 @@
 //! What a tenant, or a machine in trouble, does to an agent; `agent::threat_model` names these tests and others.
 
 use super::command_line::captured_guest;
-use super::restart::begins_again;
 use super::{Agent, run};
-use guestmeter::wire::message::Report;
+use guestmeter::wire::message::{RefusalCode, Report};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -58,26 +57,29 @@ fn a_full_run_is_said_and_what_it_costs_is_declared() {
     let flags = ["--tick", "5s", "--state", state.to_str().unwrap()];
     tmpfs.fill();
     let agent = Agent::start_in(folder, &flags);
-    let first = agent.greet().read();
-    std::thread::sleep(Duration::from_millis(400));
-    let second = agent.greet().read();
-    assert_eq!(lost(&first, &second), 0, "it counts on");
-    assert!(agent.log().contains("No space left on device"), "{}", agent.log());
-    assert!(agent.log().contains("a restart would lose"), "{}", agent.log());
-
-    // Nothing was kept: the next life begins again and says so.
-    let folder = agent.signal("-KILL").1;
-    let started = super::monotonic();
-    let agent = Agent::start_in(folder, &flags);
-    let again = agent.greet().read();
-    begins_again(&again, started);
-
-    // With room for both slots once, a full /run costs nothing any more.
-    tmpfs.clear();
     for _ in 0..2 {
-        // Each report is kept before it is told.
-        agent.greet().read();
+        let refused = agent.greet().refused();
+        assert_eq!(refused.code, RefusalCode::Internal);
+        assert!(refused.text.contains("No space left on device"), "{}", refused.text);
+        assert!(refused.text.starts_with("not saved, so not reported: "), "{}", refused.text);
     }
+    assert!(agent.log().contains("No space left on device"), "{}", agent.log());
+    assert_eq!(agent.log().matches("until it is saved nothing is reported").count(), 1, "{}", agent.log());
+
+    // Nothing was kept, and nothing told: what is told once there is room is whole.
+    let folder = agent.signal("-KILL").1;
+    let agent = Agent::start_in(folder, &flags);
+    agent.greet().refused();
+    tmpfs.clear();
+    let first = agent.greet().read();
+    assert_eq!(first.identity.instance, 1);
+    let told = first.usage.active.total() + u128::from(first.usage.dropped.active.0);
+    assert_eq!(told, u128::from(first.clock.monotonic.0), "what is not counted is dropped, and said");
+    assert!(agent.log().contains("the state is saved again"), "{}", agent.log());
+
+    // With room for both slots, taken at the start, a full /run costs nothing any more: not even before the second is used.
+    let folder = agent.signal("-KILL").1;
+    let agent = Agent::start_in(folder, &flags);
     tmpfs.fill();
     let before = agent.greet().read();
     let folder = agent.signal("-KILL").1;

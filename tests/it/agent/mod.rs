@@ -8,11 +8,12 @@ mod notifying;
 mod restart;
 mod resuming;
 mod serving;
+mod unheard;
 mod units;
 
 use guestmeter::units::{Bytes, Nanos};
 use guestmeter::wire::message::{
-    Hello, Id, Message, Notify, RefusalCode, Reply, Report, Request, Resume, Welcome,
+    Hello, Id, Message, Notify, Refusal, RefusalCode, Reply, Report, Request, Resume, Welcome,
 };
 use guestmeter::wire::{self, Decoder};
 use std::io::{ErrorKind, Read, Write};
@@ -265,6 +266,15 @@ impl Client {
     pub(crate) fn read(&mut self) -> Report {
         self.send(Request::Read);
         self.report()
+    }
+
+    /// The error in the place of a reading.
+    pub(crate) fn refused(&mut self) -> Refusal {
+        self.send(Request::Read);
+        match self.receive() {
+            Some(Reply::Error(refusal)) => refusal,
+            other => panic!("no Error but {other:?}"),
+        }
     }
 }
 

@@ -99,7 +99,7 @@ fn restarted_with(change: impl FnOnce(&std::path::Path)) -> (Report, Report, Str
 }
 
 /// The first report of a count that began no earlier than `started`.
-pub(super) fn begins_again(after: &Report, started: Nanos) {
+fn begins_again(after: &Report, started: Nanos) {
     assert_eq!((after.identity.instance, after.identity.seq), (1, 1));
     let since_boot = u128::from(after.clock.monotonic.0);
     let counted = after.usage.active.total() + u128::from(after.usage.dropped.active.0);
@@ -155,7 +155,7 @@ fn a_state_file_of_another_boot_is_named() {
         let mut child = Process::start(&mut Agent::command(folder, &["--proc-root", root]));
         super::until("it has written", || {
             assert!(child.is_running(), "{}", std::fs::read_to_string(folder.join("log")).unwrap());
-            std::fs::metadata(path).is_ok_and(|file| file.len() > 0)
+            std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"GMST"))
         });
         child.kill();
     });

@@ -85,3 +85,10 @@ fn the_preset_enables_what_is_shipped() {
         assert!(shipped(unit).exists(), "{unit}");
     }
 }
+
+/// It runs on a clock that some VMMs let jump over a pause: the agent would be killed at the end of each.
+#[test]
+fn systemd_has_no_watchdog_on_the_agent() {
+    let unit = std::fs::read_to_string(shipped("guestmeterd.service")).unwrap();
+    assert!(!unit.lines().any(|line| line.starts_with("WatchdogSec")), "{unit}");
+}

@@ -1,0 +1,50 @@
+//! An agent that cannot listen where it should: it counts all the same, says so once, and tries again.
+
+use super::{Agent, PATIENCE, Process, program};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The agent, which may not listen at the ports below 1024; on this machine no test listens at vsock.
+fn unprivileged() -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return Command::new(program());
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-net_bind_service", program()]);
+    command
+}
+
+#[test]
+fn a_vsock_port_that_is_not_its_to_take_costs_no_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--listen", "vsock://any:1020", "--tick", "5s"];
+    let command = Agent::command_by(unprivileged(), folder.path(), &flags);
+    let agent = Agent::spawned(folder, command);
+    let (first, second) = (agent.greet().read(), agent.greet().read());
+    assert!(second.usage.active.total() > first.usage.active.total());
+    assert_eq!(second.usage.dropped, first.usage.dropped);
+    let log = agent.log();
+    assert_eq!(log.matches("vsock://any:1020: Permission denied").count(), 1, "{log}");
+    assert!(log.contains("guestmeterd.socket's: is it enabled?); it counts, and tries again"), "{log}");
+}
+
+/// As its unit starts it where the socket unit failed: it once ended with 77, twice a second.
+#[test]
+fn with_no_socket_at_all_it_stays_and_ends_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut command = unprivileged();
+    command.args(["--notify", "none", "--state"]).arg(folder.path().join("state"));
+    command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null()).stdout(Stdio::null());
+    let mut agent = Process::start(command.stderr(std::fs::File::create(&log).unwrap()));
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let since = Instant::now();
+    while !said().contains("ready: ") {
+        assert!(since.elapsed() < PATIENCE && agent.is_running(), "{}", said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(agent.is_running());
+    let sent = Command::new("kill").args(["-TERM", &agent.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    assert!(agent.wait().success(), "{}", said());
+}
