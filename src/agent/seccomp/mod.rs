@@ -134,7 +134,7 @@ fn rules(options: &Options, listens_later: bool) -> Result<Rules, BackendError> 
         rules.insert(call, vec![is(0, myself)?]);
     }
     // Hotplug events are listened to again where that ended.
-    let mut families = vec![is(0, libc::AF_NETLINK)?];
+    let mut families = vec![hotplug()?];
     rules.insert(libc::SYS_bind, Vec::new());
     if let Some(family) = family(&options.notify) {
         families.push(is(0, family)?);
@@ -151,6 +151,15 @@ fn rules(options: &Options, listens_later: bool) -> Result<Rules, BackendError> 
         rules.insert(libc::SYS_unlinkat, Vec::new());
     }
     Ok(rules)
+}
+
+/// A socket of hotplug events, and of nothing else that netlink has.
+fn hotplug() -> Result<SeccompRule, BackendError> {
+    let equals = |argument, value: i32| {
+        let (length, value) = (SeccompCmpArgLen::Dword, value.cast_unsigned().into());
+        SeccompCondition::new(argument, length, SeccompCmpOp::Eq, value)
+    };
+    SeccompRule::new(vec![equals(0, libc::AF_NETLINK)?, equals(2, libc::NETLINK_KOBJECT_UEVENT)?])
 }
 
 /// Of the sockets that the agent makes to notify.

@@ -26,6 +26,8 @@ fn child() {
 /// The number and three arguments. Strings are NULL: a call that were let through would fail, and the test with it.
 fn arguments(case: &str, pid: i32) -> [c_long; 4] {
     let family = |family: i32| [libc::SYS_socket, family.into(), libc::SOCK_STREAM.into(), 0];
+    let netlink =
+        |kind: i32| [libc::SYS_socket, libc::AF_NETLINK.into(), libc::SOCK_DGRAM.into(), kind.into()];
     match case {
         "execve" => [libc::SYS_execve, 0, 0, 0],
         "clone" => [libc::SYS_clone, 0, 0, 0],
@@ -42,6 +44,8 @@ fn arguments(case: &str, pid: i32) -> [c_long; 4] {
         "open to make" => [libc::SYS_openat, libc::AT_FDCWD.into(), 0, libc::O_CREAT.into()],
         "inet" => family(libc::AF_INET),
         "vsock" => family(libc::AF_VSOCK),
+        "routes" => netlink(libc::NETLINK_ROUTE),
+        "hotplug" => netlink(libc::NETLINK_KOBJECT_UEVENT),
         "unlink" => [libc::SYS_unlinkat, libc::AT_FDCWD.into(), 0, 0],
         "ioctl" => [libc::SYS_ioctl, 0, 0, 0],
         "open to read" => [libc::SYS_openat, libc::AT_FDCWD.into(), 0, libc::O_RDONLY.into()],
@@ -77,6 +81,7 @@ fn what_is_not_on_the_list_is_named_and_ends_the_process() {
         "open to make",
         "inet",
         "vsock",
+        "routes",
         "unlink",
         "ioctl",
     ] {
@@ -89,7 +94,7 @@ fn what_is_not_on_the_list_is_named_and_ends_the_process() {
 
 #[test]
 fn what_is_on_it_comes_back() {
-    for case in ["open to read", "signal itself", "getpid"] {
+    for case in ["open to read", "signal itself", "getpid", "hotplug"] {
         let (output, text) = run(case);
         assert!(output.status.success() && text.contains("it came back"), "{case}: {text}");
     }
