@@ -235,6 +235,23 @@ mod tests {
         assert_eq!(found.damaged, Some(SlotError::Checksum));
     }
 
+    /// Literal bytes: a layout that changed without its format's number would be read as other numbers.
+    #[test]
+    fn the_bytes_of_this_format_are_what_they_were() {
+        let hex = include_str!("../../../tests/golden/state-2.hex");
+        let told = include_str!("../../../tests/golden/state-2.txt");
+        let digits: String = hex.lines().filter(|line| !line.starts_with('#')).collect();
+        let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2).unwrap(), 16).unwrap();
+        let bytes: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect();
+        let found = decode(&bytes, BOOT).unwrap();
+        assert_eq!(FORMAT, 2, "a new format has golden bytes of its own");
+        assert_eq!(format!("{:?}\n", found.stored), told);
+        let mut again = Vec::new();
+        let Stored { boot_id, session, baseline } = &found.stored;
+        encode_slot(&mut again, found.generation, *boot_id, session, baseline.as_ref()).unwrap();
+        assert_eq!(again, bytes);
+    }
+
     #[test]
     fn what_is_wrong_is_named() {
         let whole = slot(1, BOOT, 1);
