@@ -2,8 +2,12 @@
 
 use crate::notifying::{accept, listen, notified};
 use crate::rig::{HUNG, MIB, Machine, Vm};
+use guestmeter::host::Client;
 use guestmeter::wire::message::Reason;
 use std::time::Duration;
+
+/// Past 30 s, and short of the minute after which the agent closes what is idle.
+const LONG_PAUSE: Duration = Duration::from_secs(40);
 
 pub(crate) fn boot(kernel: &str) -> Vm {
     let mut vm = Machine::new(kernel).systemd().online_movable().memory(130).vsock(42).boot();
@@ -16,8 +20,7 @@ pub(crate) fn boot(kernel: &str) -> Vm {
 /// The shipped unit with another tick.
 fn restart_with(vm: &mut Vm, tick: &str) {
     vm.sh("mkdir -p /run/systemd/system/guestmeterd.service.d");
-    let unit =
-        format!(r"[Service]\nExecStart=\nExecStart=/usr/bin/guestmeterd --tick {tick}\nWatchdogSec=0\n");
+    let unit = format!(r"[Service]\nExecStart=\nExecStart=/usr/bin/guestmeterd --tick {tick}\n");
     vm.sh(&format!("printf '{unit}' >/run/systemd/system/guestmeterd.service.d/tick.conf"));
     vm.sh("systemctl daemon-reload && systemctl restart guestmeterd.service");
 }
@@ -70,6 +73,22 @@ fn systemd_restarts_a_killed_agent_and_nothing_is_lost() {
     }
     let stored = vm.sh("systemctl show -P NFileDescriptorStore guestmeterd.service");
     assert!(stored.parse::<u32>().expect("a number") <= 4, "descriptors pile up: {stored}");
+}
+
+/// systemd's watchdogs run on the clock that jumps: with one of 30 s it killed the agent as this pause ended.
+#[test]
+fn a_long_pause_over_which_the_clock_jumps_ends_neither_the_agent_nor_a_connection() {
+    let mut vm = boot("6.12");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let client = Client::new(vm.target().parse().expect("a target"), HUNG);
+    let mut conversation = runtime.block_on(client.converse()).expect("a connection");
+    let before = runtime.block_on(conversation.read()).expect("a report").report;
+    vm.frozen_for(LONG_PAUSE);
+    let after = runtime.block_on(conversation.read()).expect("the open connection still answers").report;
+    let passed = after.clock.monotonic.0 - before.clock.monotonic.0;
+    assert!(u128::from(passed) >= LONG_PAUSE.as_nanos(), "the clock stood: {passed} ns");
+    assert_eq!(after.identity.instance, before.identity.instance);
+    assert_eq!(vm.sh("systemctl show -P NRestarts guestmeterd.service").trim(), "0");
 }
 
 /// The tests beside this one read, restart and resume in the same sandbox.
