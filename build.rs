@@ -4,6 +4,9 @@
 /// An agent that aborts on panic unwinds nothing: the tables for it, a tenth of the file, are left out.
 const NO_UNWIND_TABLES: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame) *(.gcc_except_table) *(.gcc_except_table.*) } } INSERT AFTER .text;\n";
 
+/// The protocol's limit of `agent.git`: a longer one could not be sent, and no host be greeted.
+const REVISION_BYTES_MAX: usize = 64;
+
 fn main() {
     // A path that is not there would make every build run this again.
     for path in [".git/HEAD", ".git/refs/heads"] {
@@ -60,6 +63,12 @@ fn glibc() -> Option<(u32, u32)> {
 /// A release tarball has no `.git`: packagers state the revision, else it is unknown.
 fn revision() -> String {
     if let Ok(stated) = std::env::var("GUESTMETER_GIT") {
+        if stated.len() > REVISION_BYTES_MAX || stated.chars().any(char::is_control) {
+            println!(
+                "cargo:error=GUESTMETER_GIT is {} bytes long, or no single line: at most {REVISION_BYTES_MAX} are sent",
+                stated.len()
+            );
+        }
         return stated;
     }
     let output = std::process::Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();

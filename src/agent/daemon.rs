@@ -184,6 +184,7 @@ impl Daemon {
         self.flush(&mut wake);
         self.say(&wake.notes);
         self.closer_look = wake.look.map(|_| now.monotonic.saturating_add(CLOSER_LOOK_WITHIN));
+        self.supervisor.ready_again();
         self.supervisor.alive(now.monotonic, self.session.deadline());
     }
 
@@ -405,7 +406,10 @@ impl Daemon {
                 self.flush(wake);
             }
             let Sight { capacity, remarks } = self.witness.look(wake.now.monotonic, look);
-            self.remark(remarks);
+            // A tick has none to tell, which unsays nothing.
+            if look == Look::Full || !remarks.is_empty() {
+                self.remark(remarks);
+            }
             let depth = if look == Look::Full { Depth::Full } else { Depth::Hot };
             self.step(wake, Event::Observed { capacity, depth });
         }

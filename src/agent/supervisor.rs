@@ -19,6 +19,8 @@ pub(super) struct Supervisor {
     socket: Option<UnixDatagram>,
     watchdog: Option<Watchdog>,
     status: String,
+    /// Serving, and not told: its queue was full.
+    untold: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +46,7 @@ impl Supervisor {
         socket.set_nonblocking(true)?;
         let watchdog = sd_notify::watchdog_enabled()
             .map(|limit| Watchdog { interval: Nanos(Nanos::from(limit).0 / 2), last: now });
-        Ok(Self { socket: Some(socket), watchdog, status: String::new() })
+        Ok(Self { socket: Some(socket), watchdog, status: String::new(), untold: false })
     }
 
     /// Whether anybody listens.
@@ -71,7 +73,14 @@ impl Supervisor {
     /// Serving.
     pub(super) fn ready(&mut self, status: &str) {
         status.clone_into(&mut self.status);
-        self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+        self.untold = !self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    /// Serving, where that could not be told: the unit would be taken for one that never starts.
+    pub(super) fn ready_again(&mut self) {
+        if self.untold {
+            self.untold = !self.tell(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
+        }
     }
 
     /// What `systemctl status` shows; sent when it changes.
@@ -87,11 +96,14 @@ impl Supervisor {
         self.tell(&[NotifyState::Stopping]);
     }
 
-    fn tell(&self, states: &[NotifyState<'_>]) {
-        let Some(socket) = &self.socket else { return };
-        if let Err(error) = socket.send(message(states).as_bytes()) {
+    /// Says whether it was told; where there is nobody to tell, too.
+    fn tell(&self, states: &[NotifyState<'_>]) -> bool {
+        let Some(socket) = &self.socket else { return true };
+        let told = socket.send(message(states).as_bytes());
+        if let Err(error) = &told {
             log::warn!("the service manager cannot be told {states:?}: {error}");
         }
+        told.is_ok()
     }
 
     /// Gives a descriptor to the store under `name`, in place of those that bear it already.
@@ -119,4 +131,28 @@ fn message(states: &[NotifyState<'_>]) -> String {
         let _ = writeln!(message, "{state}");
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_it_serves_is_told_once_there_is_room() {
+        let (ours, systemd) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        systemd.set_nonblocking(true).unwrap();
+        while ours.send(b"x").is_ok() {}
+        let mut supervisor = Supervisor { socket: Some(ours), ..Supervisor::default() };
+        supervisor.ready("fine");
+        supervisor.ready_again();
+        let mut buffer = [0; 64];
+        while let Ok(1) = systemd.recv(&mut buffer) {}
+        assert!(systemd.recv(&mut buffer).is_err(), "it was told through a full queue");
+        supervisor.ready_again();
+        let length = systemd.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"READY=1\nSTATUS=fine\n");
+        supervisor.ready_again();
+        assert!(systemd.recv(&mut buffer).is_err(), "told once");
+    }
 }

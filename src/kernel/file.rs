@@ -32,6 +32,14 @@ pub enum KernelError {
         /// Why.
         cause: Errno,
     },
+    /// It could not be written.
+    #[error("writing {path}: {cause}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: Errno,
+    },
     /// It is longer than any kernel writes it.
     #[error("{path} is longer than {max} bytes")]
     TooLong {
@@ -175,8 +183,8 @@ impl KernelFile {
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), KernelError> {
         match rustix::io::retry_on_intr(|| rustix::io::pwrite(&self.descriptor, bytes, offset)) {
             Ok(written) if written == bytes.len() => Ok(()),
-            Ok(_) => Err(self.read_error(Errno::IO)),
-            Err(cause) => Err(self.read_error(cause)),
+            Ok(_) => Err(KernelError::Write { path: self.path.clone(), cause: Errno::IO }),
+            Err(cause) => Err(KernelError::Write { path: self.path.clone(), cause }),
         }
     }
 

@@ -30,6 +30,16 @@ pub enum StateError {
         /// The file.
         path: PathBuf,
     },
+    /// Somebody else may have made it, or have it under another name.
+    #[error("state file {path} is not this agent's alone: owner {owner}, {links} links; remove it")]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// Its owner's number.
+        owner: u32,
+        /// How many names it has.
+        links: u64,
+    },
     /// Two agents would overwrite each other.
     #[error("state file {path} is in use by another guestmeterd")]
     InUse {
@@ -117,8 +127,15 @@ impl StateFile {
     /// # Errors
     /// [`StateError::Io`].
     pub fn give_to(&self, uid: u32, gid: u32) -> Result<(), StateError> {
-        fchown(&self.file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .map_err(|source| StateError::Io { path: self.path.clone(), source })
+        let failed = |source| StateError::Io { path: self.path.clone(), source };
+        let stat = fstat(&self.file).map_err(failed)?;
+        let ours = [uid, rustix::process::geteuid().as_raw()].contains(&stat.st_uid);
+        // Else that file, whatever it is, would be given away.
+        if !ours || stat.st_nlink > 1 {
+            let links = u64::try_from(stat.st_nlink).unwrap_or(u64::MAX);
+            return Err(StateError::NotOurs { path: self.path.clone(), owner: stat.st_uid, links });
+        }
+        fchown(&self.file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed)
     }
 
     /// Writes one slot: one system call. tmpfs needs no sync.

@@ -346,3 +346,53 @@ fn once_prints_a_captured_guest_and_doctor_says_what_is_missing() {
     let doctor = run(&[&["doctor"], roots.as_slice()].concat());
     assert!(doctor.status.success(), "{}", String::from_utf8_lossy(&doctor.stdout));
 }
+
+/// As an attacker would have it who can write where the state is to be: it would have been made the agent's.
+#[test]
+fn a_state_file_that_is_somebody_elses_is_not_given_away() {
+    if !is_root() {
+        crate::under::skip("only root can give files away");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (state, other) = (folder.path().join("state"), folder.path().join("precious"));
+    let refused = |what: &str| {
+        let flags = ["--notify", "none", "--user", "nobody", "--listen"];
+        let listen = format!("unix://{}", folder.path().join("s").display());
+        let output = Command::new("timeout")
+            .args(["60", super::program()])
+            .args(flags)
+            .arg(&listen)
+            .arg("--state")
+            .arg(&state)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(73), "{output:?}");
+        assert!(stderr(&output).contains(what), "{}", stderr(&output));
+    };
+    std::fs::write(&other, "").unwrap();
+    std::fs::hard_link(&other, &state).unwrap();
+    refused("owner 0, 2 links");
+    std::fs::remove_file(&other).unwrap();
+    std::os::unix::fs::chown(&state, Some(1), None).unwrap();
+    refused("owner 1, 1 links");
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&state).unwrap()), 1);
+}
+
+#[test]
+fn a_warning_is_said_once_however_often_it_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let (proc, sys) = captured_guest(folder.path());
+    let flags = ["--proc-root", &proc, "--sys-root", &sys, "--tick", "100ms", "--cgroup", "none/such"];
+    let agent = Agent::start_in(folder, &flags);
+    let mut client = agent.greet();
+    for _ in 0..3 {
+        let ticked = client.read().usage.active.total() + 200_000_000;
+        super::until("two ticks pass", || client.read().usage.active.total() >= ticked);
+    }
+    let log = agent.log();
+    let mut warnings: Vec<&str> = log.lines().filter(|line| line.starts_with("<4>")).collect();
+    assert!(warnings.len() > 1, "{log}");
+    warnings.sort_unstable();
+    assert!(warnings.windows(2).all(|pair| pair[0] != pair[1]), "{log}");
+}
