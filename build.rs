@@ -36,7 +36,7 @@ fn variable(name: &str) -> String {
 fn leave_out_unwind_tables() {
     let script = std::path::Path::new(&variable("OUT_DIR")).join("no-unwind-tables.ld");
     if let Err(error) = std::fs::write(&script, NO_UNWIND_TABLES) {
-        println!("cargo:error={}: {error}", script.display());
+        println!("cargo::error={}: {error}", script.display());
         return;
     }
     for flag in ["--no-eh-frame-hdr".to_owned(), format!("-T,{}", script.display())] {
@@ -65,7 +65,7 @@ fn revision() -> String {
     if let Ok(stated) = std::env::var("GUESTMETER_GIT") {
         if stated.len() > REVISION_BYTES_MAX || stated.chars().any(char::is_control) {
             println!(
-                "cargo:error=GUESTMETER_GIT is {} bytes long, or no single line: at most {REVISION_BYTES_MAX} are sent",
+                "cargo::error=GUESTMETER_GIT is {} bytes long, or no single line: at most {REVISION_BYTES_MAX} are sent",
                 stated.len()
             );
         }
