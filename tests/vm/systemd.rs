@@ -3,7 +3,9 @@
 use crate::notifying::{accept, listen, notified};
 use crate::rig::{HUNG, MIB, Machine, Vm};
 use guestmeter::host::Client;
-use guestmeter::wire::message::Reason;
+use guestmeter::wire;
+use guestmeter::wire::message::{Hello, Message, Reason, Request};
+use std::io::{Read, Write};
 use std::time::Duration;
 
 /// Past 30 s, and short of the minute after which the agent closes what is idle.
@@ -143,8 +145,18 @@ fn a_process_in_the_guest_is_refused() {
     vm.read_exact();
     let loopback = vm.sh("ls /sys/module | grep -x vsock_loopback");
     assert_eq!(loopback, "vsock_loopback", "without it nothing is shown");
-    // `Hello` for version 1 and nonce 0, then `Read`: the host gets a Welcome and a Report for this.
-    let answer = vm.run("socat -t5 - VSOCK-CONNECT:1:1020 </dev/null");
+    let mut asked = Vec::new();
+    let hello = Hello { version_min: 1, version_max: 1, nonce: 0 };
+    for request in [Request::Hello(hello), Request::Read] {
+        wire::encode(&Message::Request(request), &mut asked).expect("a request");
+    }
+    // The host has a Welcome and a Report for these very bytes.
+    let mut host = vm.dial(1020);
+    host.write_all(&asked).expect("a question");
+    host.read_exact(&mut [0; 64]).expect("an answer to the host");
+    drop(host);
+    let escaped: String = asked.iter().map(|byte| format!(r"\x{byte:02x}")).collect();
+    let answer = vm.run(&format!("printf '{escaped}' | socat -t5 - VSOCK-CONNECT:1:1020"));
     assert_eq!(answer.stdout, b"", "a loopback peer was answered");
     vm.wait("the refusal in the log", HUNG, |vm| {
         vm.sh("journalctl -b -u guestmeterd --no-pager").contains("CID 1")

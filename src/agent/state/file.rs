@@ -132,7 +132,8 @@ impl StateFile {
         let ours = [uid, rustix::process::geteuid().as_raw()].contains(&stat.st_uid);
         // Else that file, whatever it is, would be given away.
         if !ours || stat.st_nlink > 1 {
-            let links = u64::try_from(stat.st_nlink).unwrap_or(u64::MAX);
+            #[allow(clippy::useless_conversion, reason = "it is narrower on other architectures")]
+            let links = stat.st_nlink.into();
             return Err(StateError::NotOurs { path: self.path.clone(), owner: stat.st_uid, links });
         }
         fchown(&self.file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed)
