@@ -12,6 +12,8 @@ const CYCLES: usize = 12;
 const KILLS: (&str, u32) = ("GUESTMETER_WORKER_KILLS", 30);
 /// Kills after which the books are checked, and a new worker begins.
 const BATCH: u32 = 50;
+/// Of a call: so long that no busy machine passes it. A guest that answers after it ends later than the platform was told.
+const DEADLINE_MS: u64 = 30_000;
 /// The machine's clock is slewed, and the worker's follows it.
 const SLACK: u64 = 2_000_000;
 /// A question and its answer, on a machine that is busy with killing; where they took longer, as long as that.
@@ -79,11 +81,11 @@ impl Platform<'_> {
     fn live(&mut self) -> Vec<Life> {
         let mut lives = Vec::new();
         let (mut began_at, mut began_by, _) =
-            self.call("started", json!({ "memory_mib": 1024, "deadline_ms": 500 }));
+            self.call("started", json!({ "memory_mib": 1024, "deadline_ms": DEADLINE_MS }));
         loop {
             let epoch = self.epoch.as_str().unwrap().to_owned();
             sleep(&mut self.random, 150);
-            let (ended_at, ended_by, paused) = self.call("pausing", json!({ "deadline_ms": 500 }));
+            let (ended_at, ended_by, paused) = self.call("pausing", json!({ "deadline_ms": DEADLINE_MS }));
             let answering = (began_by - began_at) + (ended_by - ended_at);
             let counted_ns = counted(&paused);
             lives.push(Life { epoch, began_at, ended_at, ended_by, answering, counted_ns });
@@ -91,7 +93,7 @@ impl Platform<'_> {
             if lives.len() >= CYCLES && self.killed_enough.load(Ordering::Acquire) {
                 break;
             }
-            (began_at, began_by, _) = self.call("resumed", json!({ "deadline_ms": 500 }));
+            (began_at, began_by, _) = self.call("resumed", json!({ "deadline_ms": DEADLINE_MS }));
         }
         self.call("destroyed", json!({}));
         lives
