@@ -4,7 +4,7 @@ use super::segments::Ring;
 use super::signals::{Known, Signals};
 use crate::meter::{Meter, Usage};
 use crate::units::{Bytes, Nanos};
-use crate::wire::codec::{LIST_MAX, SANDBOX_MAX};
+use crate::wire::codec::SANDBOX_MAX;
 use crate::wire::message::{Epoch, Finding, Resumed};
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,12 @@ impl Saved {
     /// The same, one agent start later. A whole file may still hold what no report could say.
     pub(super) fn restarted(mut self, tick: Nanos) -> Self {
         self.meter.set_tick(tick);
-        self.findings.truncate(LIST_MAX);
+        // Each once: a list that is full of one has no room for the next.
+        for finding in std::mem::take(&mut self.findings) {
+            if !self.findings.contains(&finding) {
+                self.findings.push(finding);
+            }
+        }
         self.segments.trim();
         self.sandbox = self.sandbox.filter(|name| name.len() <= SANDBOX_MAX);
         self.instance = self.instance.saturating_add(1);
