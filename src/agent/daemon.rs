@@ -30,6 +30,8 @@ const AGAIN: Nanos = Nanos(30_000_000_000);
 const SOCKETS_MAX: usize = 16;
 /// Frames of one connection served in one wake-up; its others come in the next.
 const FRAMES_PER_WAKE_MAX: usize = 16;
+/// Kept to be told from new ones.
+const REMARKS_MAX: usize = 64;
 /// Of a refusal: in no encoding longer than what the wire takes.
 const TEXT_CHARS_MAX: usize = TEXT_MAX / 4;
 /// How long a closer look that a look calls for may wait: its answer is on the way, and the host's next word, the ack,
@@ -405,11 +407,8 @@ impl Daemon {
                 // What needs no look does not wait for one.
                 self.flush(wake);
             }
-            let Sight { capacity, remarks } = self.witness.look(wake.now.monotonic, look);
-            // A tick has none to tell, which unsays nothing.
-            if look == Look::Full || !remarks.is_empty() {
-                self.remark(remarks);
-            }
+            let Sight { capacity, remarks, .. } = self.witness.look(wake.now.monotonic, look);
+            self.remark(remarks, look);
             let depth = if look == Look::Full { Depth::Full } else { Depth::Hot };
             self.step(wake, Event::Observed { capacity, depth });
         }
@@ -427,14 +426,21 @@ impl Daemon {
         }
     }
 
-    /// Says what was not said before.
-    fn remark(&mut self, remarks: Vec<Remark>) {
-        for remark in &remarks {
-            if !self.remarks.contains(remark) {
+    /// Says what was not said before. A tick tells of little, which unsays nothing.
+    fn remark(&mut self, remarks: Vec<Remark>, look: Look) {
+        let known = self.remarks.len();
+        for remark in remarks {
+            if !self.remarks.contains(&remark) {
                 log::warn!("{remark}");
+                self.remarks.push(remark);
+            } else if look == Look::Full {
+                self.remarks.push(remark);
             }
         }
-        self.remarks = remarks;
+        // What a whole look does not see is over, and would be said again; so would be what changes with each tick.
+        if look == Look::Full || self.remarks.len() > REMARKS_MAX {
+            self.remarks.drain(..known);
+        }
     }
 
     fn flush(&mut self, wake: &mut Wake) {

@@ -6,10 +6,11 @@ use super::clock;
 use super::hardening::{self, Measure};
 use super::once::kernel_options;
 use super::signals::Traces;
-use super::witness::{Look, Witness};
-use crate::capacity::{Capacity, MemoryState, Precision};
-use crate::kernel::{KernelError, MemoryFacts};
-use std::fmt::Write;
+use super::witness::{Look, Sight, Witness};
+use crate::capacity::{MemoryState, Precision, Remark};
+use crate::kernel::{BootPrecision, CgroupFacts, KernelError, MemoryFacts};
+use rustix::io::Errno;
+use std::fmt::{Display, Write};
 
 /// The findings, and whether the reading is exact.
 pub(super) fn examine(options: &Options, process: Process) -> (String, bool) {
@@ -23,7 +24,7 @@ pub(super) fn examine(options: &Options, process: Process) -> (String, bool) {
         // Writing to a String cannot fail.
         let _ = match finding {
             Ok(found) => writeln!(text, "ok    {name}: {found}"),
-            Err(error) => writeln!(text, "no    {name}: {error}"),
+            Err(error) => writeln!(text, "no    {name}: {}", one_line(error)),
         };
     };
     say("boot memory", boot(&facts));
@@ -54,24 +55,31 @@ pub(super) fn examine(options: &Options, process: Process) -> (String, bool) {
         None => say("device configuration", Ok("not asked for (--device-config)".to_owned())),
     }
     say("CPUs online", cpu.online.map(|online| online.count().to_string()));
-    say(
-        "cgroup",
-        cpu.cgroup.map(|cgroup| match cgroup.quota {
-            Some(quota) => format!("quota {quota}"),
-            None => "no quota".to_owned(),
-        }),
-    );
+    say("cgroup", cpu.cgroup.and_then(cgroup));
     say("/proc/stat", cpu.stat.map(|stat| format!("steal {}", stat.steal)));
     signals(options, &mut text);
     if process == Process::Own {
         confinement(options, &mut text);
     }
     for remark in &sight.remarks {
-        let _ = writeln!(text, "note  {remark}");
+        let _ = writeln!(text, "note  {}", one_line(remark));
     }
     let exact = sight.capacity.memory.precision == Precision::Exact;
-    let _ = writeln!(text, "{}", verdict(&sight.capacity, &facts));
+    let _ = writeln!(text, "{}", verdict(&sight, &facts));
     (text, exact)
+}
+
+fn cgroup(facts: CgroupFacts) -> Result<String, KernelError> {
+    if let Some(problem) = facts.problems.into_iter().next() {
+        return Err(problem);
+    }
+    if let Some(path) = facts.missing {
+        return Err(KernelError::Open { path, cause: Errno::NOENT });
+    }
+    let quota = facts.quota.map_or_else(|| "no quota".to_owned(), |quota| format!("quota {quota}"));
+    let set = facts.allowed.map_or_else(String::new, |set| format!(", {} CPUs allowed", set.count()));
+    let throttled = facts.nr_throttled.map_or_else(String::new, |times| format!(", throttled {times} times"));
+    Ok(format!("{quota}{set}{throttled}"))
 }
 
 /// How a resume is noticed where the host does not announce it.
@@ -96,9 +104,20 @@ fn confinement(options: &Options, text: &mut String) {
     }
 }
 
+/// A path may hold a line break.
+fn one_line(text: impl Display) -> String {
+    text.to_string().replace(char::is_control, " ")
+}
+
 fn boot(facts: &MemoryFacts) -> Result<String, KernelError> {
     let boot = facts.layout.boot.as_ref().map_err(Clone::clone)?;
-    let note = if boot.lower_bound { ", a lower bound: UEFI keeps some for itself" } else { "" };
+    let note = match boot.precision {
+        BootPrecision::Exact => "",
+        BootPrecision::LowerBound => {
+            ", a lower bound: firmware, device tree or an unreadable entry keeps some of it"
+        }
+        BootPrecision::UpperBound => ", an upper bound: blocks are counted as whole",
+    };
     Ok(format!("{} by {}{note}", boot.bytes, boot.source.name()))
 }
 
@@ -128,12 +147,27 @@ fn blocks(facts: &MemoryFacts) -> Result<String, KernelError> {
     Ok(format!("{online} of {} online, {} each", blocks.blocks.len(), blocks.block_size))
 }
 
-fn verdict(capacity: &Capacity, facts: &MemoryFacts) -> String {
-    let memory = &capacity.memory;
+fn verdict(sight: &Sight, facts: &MemoryFacts) -> String {
+    let memory = &sight.capacity.memory;
     if memory.precision == Precision::Exact {
-        return "The reading is exact.".to_owned();
+        return match sight.boot {
+            Some(BootPrecision::Exact) => "The reading is exact.".to_owned(),
+            boot => format!(
+                "What is plugged is exact; boot memory: {}.",
+                boot.map_or("unknown", BootPrecision::name)
+            ),
+        };
     }
-    let why = if memory.offline.is_some_and(|offline| offline.0 > 0) {
+    let told = |remark: &Remark| {
+        matches!(remark, Remark::Foreign { .. } | Remark::WithoutDriver(_) | Remark::MoreThanAll { .. })
+    };
+    let why = if let Some(remark) = sight.remarks.iter().find(|remark| told(remark)) {
+        return format!("The reading is bounded: {}.", one_line(remark));
+    } else if facts.layout.virtio.is_err() {
+        "whether there is virtio-mem is not known: needs /sys/bus/virtio"
+    } else if facts.zones.is_err() || facts.mem_total.is_err() {
+        "the kernel's files do not say what memory there is"
+    } else if memory.offline.is_some_and(|offline| offline.0 > 0) {
         "virtio-mem memory is offline, and only the device knows how much of it is plugged: bring it online \
          (memhp_default_state=online_movable), or use --device-config"
     } else if !matches!(facts.iomem, Ok(Some(_))) {

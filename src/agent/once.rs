@@ -4,7 +4,7 @@ use super::cli::Options;
 use super::clock;
 use super::witness::{Look, Witness};
 use crate::capacity::Capacity;
-use crate::kernel;
+use crate::kernel::{self, BootPrecision};
 use crate::wire::message::Clock;
 use std::fmt::{Display, Write};
 
@@ -21,6 +21,7 @@ pub(super) fn text(options: &Options) -> String {
     }
     lines.clock(clock);
     lines.capacity(&sight.capacity);
+    lines.put("memory.boot_precision", Some(sight.boot.map_or("unknown", BootPrecision::name)));
     for remark in &sight.remarks {
         lines.put("remark", Some(remark));
     }
@@ -40,8 +41,8 @@ struct Lines(String);
 
 impl Lines {
     fn put(&mut self, key: &str, value: Option<impl Display>) {
-        // Writing to a String cannot fail.
-        let _ = match value {
+        // A value is one line, whatever a path or a kernel's name has in it. Writing to a String cannot fail.
+        let _ = match value.map(|value| value.to_string().replace(char::is_control, " ")) {
             Some(value) => writeln!(self.0, "{key}={value}"),
             None => writeln!(self.0, "{key}="),
         };

@@ -69,6 +69,12 @@ fn is_hotplug(event: &[u8]) -> bool {
     let header = event.split(|byte| *byte == 0).next().unwrap_or_default();
     let Some(at) = header.iter().position(|byte| *byte == b'@') else { return false };
     let (action, path) = header.split_at(at);
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    // A virtio-mem device whose driver comes late, or goes.
+    let number = name.strip_prefix(b"virtio").unwrap_or_default();
+    if matches!(action, b"bind" | b"unbind") && !number.is_empty() {
+        return number.iter().all(u8::is_ascii_digit);
+    }
     matches!(action, b"add" | b"remove" | b"online" | b"offline")
         && (path.starts_with(b"@/devices/system/memory/") || path.starts_with(b"@/devices/system/cpu/"))
 }
@@ -86,6 +92,8 @@ mod tests {
             b"offline@/devices/system/memory/memory32\0",
             b"remove@/devices/system/memory/memory32",
             b"online@/devices/system/cpu/cpu1\0",
+            b"bind@/devices/pci0000:00/0000:00:05.0/virtio1\0ACTION=bind\0",
+            b"unbind@/devices/platform/LNRO0005:01/virtio12",
         ] {
             assert!(is_hotplug(event), "{}", String::from_utf8_lossy(event));
         }
@@ -96,6 +104,8 @@ mod tests {
             b"change@/devices/system/memory/memory32\0",
             b"add@/devices/virtual/net/lo\0/devices/system/memory/",
             b"bind@/devices/pci0000:00/0000:00:05.0\0",
+            b"bind@/devices/pci0000:00/0000:00:05.0/virtio\0",
+            b"bind@/devices/pci0000:00/0000:00:05.0/virtio1/net\0",
             b"online@/devices/system/",
             b"remove@/devices/system/node/node1\0",
             b"libudev\0add@/devices/system/memory/memory32",

@@ -1,8 +1,11 @@
 //! Looks at the kernel: as little as tells whether anything changed, or all that a report holds.
 
-use crate::capacity::{Baseline, Capacity, Memory, Remark, SettleTimes, Tracker, entitlement, layout_agrees};
-use crate::kernel::{KernelError, MemoryFacts, Options, Sources};
-use crate::units::{Bytes, MilliCpu, Nanos};
+use crate::capacity::{
+    Baseline, Capacity, CpuCounters, Memory, Remark, SettleTimes, Tracker, effective, entitlement,
+    layout_agrees, limits_remarks,
+};
+use crate::kernel::{BootPrecision, CpuFacts, KernelError, MemoryFacts, Options, Sources};
+use crate::units::{Bytes, Nanos};
 use std::os::fd::OwnedFd;
 
 /// How often a reading is taken again when block states and iomem do not agree.
@@ -11,7 +14,7 @@ const TRIES: u32 = 4;
 /// How closely to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Look {
-    /// `sysinfo(2)` and the quota: whether anything changed.
+    /// `sysinfo(2)`, the quota and the set: whether anything changed.
     Tick,
     /// All that a report holds.
     Full,
@@ -24,6 +27,8 @@ pub struct Sight {
     pub capacity: Capacity,
     /// What a person should know.
     pub remarks: Vec<Remark>,
+    /// How sure the size of boot RAM is; `None` where it is unknown.
+    pub boot: Option<BootPrecision>,
 }
 
 /// The open kernel files and what was last seen in them.
@@ -31,6 +36,7 @@ pub struct Sight {
 pub struct Witness {
     sources: Sources,
     tracker: Tracker,
+    counters: CpuCounters,
     last: Option<Last>,
     /// A hotplug event came since blocks and CPUs were last read.
     stale: bool,
@@ -44,7 +50,7 @@ struct Last {
     /// The device itself says what is requested of it.
     device_tells: bool,
     total_ram: Option<Bytes>,
-    cpus: MilliCpu,
+    cpu: CpuFacts,
 }
 
 impl Witness {
@@ -53,7 +59,9 @@ impl Witness {
     #[must_use]
     pub fn open(options: Options, given: Vec<(String, OwnedFd)>, saved: Option<Baseline>) -> Self {
         let tracker = Tracker::new(SettleTimes::default(), saved);
-        Self { sources: Sources::open(options, given), tracker, last: None, stale: false, blind: false }
+        let sources = Sources::open(options, given);
+        let counters = CpuCounters::default();
+        Self { sources, tracker, counters, last: None, stale: false, blind: false }
     }
 
     /// A hotplug event came: the next look, however close, reads blocks and CPUs again.
@@ -75,21 +83,18 @@ impl Witness {
         {
             return sight;
         }
-        if std::mem::take(&mut self.stale) || self.blind {
+        // Where the event of a driver that starts to run is not heard.
+        if std::mem::take(&mut self.stale) || self.blind || self.sources.awaits_driver() {
             self.sources.reread_layout();
         }
         let total_ram = self.sources.total_ram();
-        let (memory, device_tells, remarks) = self.memory(now);
-        let steal_before = self.last.as_ref().and_then(|last| last.capacity.cpu.steal).unwrap_or(Nanos::ZERO);
+        let (memory, device_tells, mut remarks) = self.memory(now);
         let facts = self.sources.read_cpu();
-        let cpu = entitlement(&facts, steal_before);
-        let cpus = match cpu.quota {
-            Some(_) => entitlement(&facts.without_quota(), steal_before).effective,
-            None => cpu.effective,
-        };
+        let (cpu, of_cpu) = entitlement(now, &facts, &mut self.counters);
+        remarks.extend(of_cpu);
         let capacity = Capacity { memory, cpu };
-        self.last = Some(Last { capacity: capacity.clone(), device_tells, total_ram, cpus });
-        Sight { capacity, remarks }
+        self.last = Some(Last { capacity: capacity.clone(), device_tells, total_ram, cpu: facts });
+        Sight { capacity, remarks, boot: self.sources.boot_precision() }
     }
 
     /// The VM runs again: memory may move from here on, towards what the host asked virtio-mem for.
@@ -112,7 +117,7 @@ impl Witness {
         &mut self.sources
     }
 
-    /// Two system calls where nothing changed; `None` where memory has to be read again.
+    /// A few system calls where nothing changed; `None` where memory has to be read again.
     fn tick(&mut self, now: Nanos) -> Option<Sight> {
         if self.stale || self.tracker.is_waiting() {
             return None;
@@ -120,10 +125,14 @@ impl Witness {
         let total_ram = self.sources.total_ram();
         let last = self.last.as_mut().filter(|last| total_ram.is_some() && last.total_ram == total_ram)?;
         self.tracker.settle(now, &mut last.capacity.memory);
-        let quota = self.sources.read_quota().unwrap_or(last.capacity.cpu.quota);
-        last.capacity.cpu.quota = quota;
-        last.capacity.cpu.effective = quota.map_or(last.cpus, |quota| quota.min(last.cpus));
-        Some(Sight { capacity: last.capacity.clone(), remarks: Vec::new() })
+        let limits = self.sources.read_limits();
+        let mut remarks = limits_remarks(&last.cpu, &limits);
+        remarks.extend(self.counters.remarks());
+        let limits = limits.unwrap_or_default();
+        last.capacity.cpu.quota = limits.quota;
+        last.capacity.cpu.effective = effective(&last.cpu, &limits);
+        let boot = self.sources.boot_precision();
+        Some(Sight { capacity: last.capacity.clone(), remarks, boot })
     }
 
     fn memory(&mut self, now: Nanos) -> (Memory, bool, Vec<Remark>) {

@@ -2,7 +2,7 @@
 
 use super::tracker::Baseline;
 use super::{Precision, Source};
-use crate::kernel::{Block, MemoryFacts};
+use crate::kernel::{Block, BootPrecision, IoMemory, MemoryFacts, Span, VirtioDevices};
 use crate::units::Bytes;
 
 /// What one reading says of virtio-mem, before the device's own word.
@@ -34,16 +34,62 @@ pub fn layout_agrees(facts: &MemoryFacts) -> bool {
     blocks.blocks.is_empty() || Bytes(spans) == iomem.added
 }
 
-/// Whether there is no virtio-mem at all.
+/// Whether there is no virtio-mem at all, by the bus: iomem knows nothing of a device without a driver.
 pub(super) fn is_plain(facts: &MemoryFacts) -> bool {
-    let no_region = match &facts.iomem {
-        Ok(Some(iomem)) => Some(iomem.regions.is_empty() && iomem.added == Bytes::ZERO),
-        _ => None,
+    let shown =
+        matches!(&facts.iomem, Ok(Some(iomem)) if !iomem.regions.is_empty() || iomem.added > Bytes::ZERO);
+    let none = |virtio: &VirtioDevices| virtio.memory.is_empty() && virtio.without_driver.is_empty();
+    facts.layout.virtio.as_ref().is_ok_and(none) && !shown
+}
+
+/// Whether Linux knows of all that was plugged: every device has its driver, and all memory there is its owner.
+pub(super) fn is_known(facts: &MemoryFacts) -> bool {
+    let Ok(virtio) = &facts.layout.virtio else { return false };
+    let shown = match &facts.iomem {
+        Ok(Some(iomem)) => iomem.regions.len() >= virtio.memory.len() && accounted(facts, iomem),
+        _ => true,
     };
-    match &facts.layout.virtio {
-        Ok(virtio) => virtio.memory.is_empty() && no_region != Some(false),
-        Err(_) => no_region == Some(true),
-    }
+    virtio.without_driver.is_empty() && shown
+}
+
+/// Whether boot RAM, virtio-mem and what others have added explain every block and every page.
+fn accounted(facts: &MemoryFacts, iomem: &IoMemory) -> bool {
+    let (Ok(boot), Ok(blocks)) = (&facts.layout.boot, &facts.layout.blocks) else { return false };
+    let foreign = foreign(facts);
+    let regions = iomem.regions.iter().chain(&foreign).map(|(_, span)| span);
+    let owners: Vec<&Span> = regions.chain(&boot.spans).collect();
+    let owned = blocks.blocks.iter().all(|block| owners.iter().any(|owner| owner.overlaps(&block.span)));
+    let most = boot.bytes.0.saturating_add(iomem.added.0).saturating_add(total(&foreign).0);
+    let present = match &facts.zones {
+        // Between two moments the zones may be ahead of the lines.
+        Ok(zones) => !facts.steady || zones.present_pages.saturating_mul(facts.page_size) <= most,
+        // That nothing was added needs their word; a bound does not.
+        Err(_) => iomem.added > Bytes::ZERO,
+    };
+    owned && present
+}
+
+/// Memory that is neither boot's nor virtio-mem's: dax/kmem, CXL, DIMMs that the memory map does not have.
+pub(super) fn foreign(facts: &MemoryFacts) -> Vec<(String, Span)> {
+    let boot = facts.layout.boot.as_ref().ok().filter(|boot| boot.source != Source::MemoryBlocks);
+    let Some(boot) = boot else { return Vec::new() };
+    let plain = |span: &Span| ("System RAM".to_owned(), *span);
+    let mut found: Vec<(String, Span)> = match (&facts.iomem, &facts.layout.blocks) {
+        (Ok(Some(iomem)), _) => {
+            iomem.foreign.iter().cloned().chain(iomem.plain_ram.iter().map(plain)).collect()
+        }
+        // Beside virtio-mem's own blocks it could not be told apart.
+        (_, Ok(blocks)) if is_plain(facts) => {
+            blocks.blocks.iter().map(|block| ("memory block".to_owned(), block.span)).collect()
+        }
+        _ => Vec::new(),
+    };
+    found.retain(|(_, span)| !boot.spans.iter().any(|own| own.overlaps(span)));
+    found
+}
+
+pub(super) fn total(spans: &[(String, Span)]) -> Bytes {
+    Bytes(spans.iter().fold(0, |sum, (_, span)| span.bytes().0.saturating_add(sum)))
 }
 
 /// The memory blocks of virtio-mem devices; `None` where they cannot be told from boot RAM.
@@ -113,10 +159,13 @@ pub(super) fn plausible(derived: i128, added: Bytes, granularity: Bytes) -> Opti
     (bytes <= added.0 && bytes.is_multiple_of(granularity.0.max(1))).then_some(Bytes(bytes))
 }
 
-/// The least plugged memory that explains `MemTotal`: boot RAM cannot give Linux more than all of itself.
+/// The least plugged memory that explains `MemTotal`: boot RAM cannot give Linux more than all of itself. Nothing where
+/// boot RAM may be more than is known, or where memory of others cannot be told from virtio-mem's.
 fn floor(facts: &MemoryFacts) -> Bytes {
-    match (&facts.mem_total, &facts.layout.boot) {
-        (Ok(total), Ok(boot)) => total.saturating_sub(boot.bytes),
+    match (&facts.mem_total, &facts.layout.boot, &facts.iomem) {
+        (Ok(total_ram), Ok(boot), Ok(Some(_))) if boot.precision != BootPrecision::LowerBound => {
+            total_ram.saturating_sub(boot.bytes).saturating_sub(total(&foreign(facts)))
+        }
         _ => Bytes::ZERO,
     }
 }
@@ -126,7 +175,7 @@ pub(super) fn derive(facts: &MemoryFacts, baseline: Option<&Baseline>, granulari
     if is_plain(facts) {
         return plain(facts);
     }
-    let Some(added) = added(facts) else { return unknown(facts) };
+    let Some(added) = added(facts).filter(|_| is_known(facts)) else { return unknown(facts) };
     let mut sources = vec![if added.by_iomem { Source::Iomem } else { Source::MemoryBlocks }];
     let mut bounded = Derivation {
         added: Some(added.bytes),
@@ -137,8 +186,8 @@ pub(super) fn derive(facts: &MemoryFacts, baseline: Option<&Baseline>, granulari
         precision: Precision::Bounded,
         sources: sources.clone(),
     };
-    if added.bytes == Bytes::ZERO && added.by_iomem {
-        bounded.online = Some(Bytes::ZERO);
+    if added.bytes == Bytes::ZERO && added.by_iomem && layout_agrees(facts) && facts.mem_total.is_ok() {
+        (bounded.lower, bounded.online) = (Some(Bytes::ZERO), Some(Bytes::ZERO));
         bounded.precision = Precision::Exact;
         return bounded;
     }
@@ -158,15 +207,18 @@ pub(super) fn derive(facts: &MemoryFacts, baseline: Option<&Baseline>, granulari
         added: Some(added.bytes),
         offline: Some(added.offline),
         online: Some(lower),
-        lower: Some(lower),
+        lower: Some(if added.by_iomem { lower } else { Bytes::ZERO }),
         upper: Some(plugged),
         precision: if lower == plugged && added.by_iomem { Precision::Exact } else { Precision::Bounded },
         sources,
     }
 }
 
+/// Nothing plugged, where the kernel says anything at all of its memory.
 fn plain(facts: &MemoryFacts) -> Derivation {
-    let source = if facts.layout.virtio.is_ok() { Source::VirtioBus } else { Source::Iomem };
+    if facts.layout.boot.is_err() || facts.zones.is_err() || facts.mem_total.is_err() {
+        return unknown(facts);
+    }
     Derivation {
         added: Some(Bytes::ZERO),
         offline: Some(Bytes::ZERO),
@@ -174,7 +226,7 @@ fn plain(facts: &MemoryFacts) -> Derivation {
         lower: Some(Bytes::ZERO),
         upper: Some(Bytes::ZERO),
         precision: Precision::Exact,
-        sources: vec![source],
+        sources: vec![Source::VirtioBus],
     }
 }
 

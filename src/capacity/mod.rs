@@ -2,16 +2,19 @@
 //!
 //! [`Memory`] and [`Cpu`] travel inside [`crate::wire`] reports, so their fields are frozen with protocol version 1.
 
+mod counter;
 mod cpu;
 mod derive;
 mod name;
+mod remark;
 #[cfg(test)]
 mod tests;
 mod tracker;
 
-pub use cpu::entitlement;
+pub use cpu::{CpuCounters, effective, entitlement, limits_remarks};
 pub use derive::layout_agrees;
-pub use tracker::{Baseline, Remark, Scan, ScanReason, SettleTimes, Tracker};
+pub use remark::Remark;
+pub use tracker::{Baseline, Scan, ScanReason, SettleTimes, Tracker};
 
 use crate::units::{Bytes, MilliCpu, Nanos};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,8 @@
 //! What is remembered between readings: the reserved baseline, and since when memory stands still.
 
 use super::derive::{self, Derivation};
-use super::{Memory, MemoryState, Precision, Source};
+use super::remark::{self, Judged, Remark, hold_to_total, judge};
+use super::{Memory, MemoryState, Source};
 use crate::kernel::{Blocks, KernelError, MemoryFacts, Zones};
 use crate::units::{Bytes, Nanos};
 use serde::{Deserialize, Serialize};
@@ -47,41 +48,12 @@ pub enum ScanReason {
     Implausible,
     /// `MemTotal` moved, and neither the balloon nor added memory explains it.
     MemTotalMoved,
+    /// Memory was added or removed, and `MemTotal` may have moved for another reason too.
+    AddedMoved,
     /// Boot RAM has other pages than before.
     BootMemoryMoved,
     /// The count failed last time.
     Untrusted,
-}
-
-/// Something a person should know of a reading.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Remark {
-    /// Boot RAM was given back to the allocator, or taken from it.
-    #[error("boot memory holds back {to} pages, {from} before: capacity is unchanged by that")]
-    BaselineMoved {
-        /// Before.
-        from: u64,
-        /// Now.
-        to: u64,
-    },
-    /// No baseline can be had.
-    #[error("counting offline pages ({reason:?}): {cause}; plugged memory is bounded until it works")]
-    ScanFailed {
-        /// Why it was needed.
-        reason: ScanReason,
-        /// Why it failed.
-        cause: KernelError,
-    },
-    /// Two sources that must agree do not.
-    #[error("virtio-mem's configuration says {device} plugged, the kernel's files {lower} to {upper}")]
-    DeviceDisagrees {
-        /// The device's word.
-        device: Bytes,
-        /// The least that was derived.
-        lower: Bytes,
-        /// The most that was derived.
-        upper: Bytes,
-    },
 }
 
 /// How long memory has to stand still.
@@ -104,6 +76,8 @@ struct Progress {
     plugged: Bytes,
     since: Nanos,
     moving: Option<MemoryState>,
+    requested: Option<Bytes>,
+    requested_since: Nanos,
 }
 
 /// Facts in, memory out; remembers what a single reading cannot say.
@@ -144,7 +118,8 @@ impl Tracker {
     /// Whether offline pages have to be counted before `facts` can be judged.
     #[must_use]
     pub fn needs_scan(&self, facts: &MemoryFacts) -> Option<ScanReason> {
-        if derive::is_plain(facts) || !facts.steady || !derive::managed_is_total(facts) {
+        let judgeable = !derive::is_plain(facts) && derive::is_known(facts);
+        if !judgeable || !facts.steady || !derive::managed_is_total(facts) {
             return None;
         }
         let added = derive::added(facts).filter(|added| added.bytes > Bytes::ZERO)?;
@@ -163,6 +138,10 @@ impl Tracker {
         let balloon = i128::from(derive::balloon_in_managed(facts)?.0);
         let moved = total - i128::from(baseline.mem_total.0);
         let by_balloon = i128::from(baseline.balloon.0) - balloon;
+        if added.by_iomem && added.bytes != baseline.added {
+            // Boot memory may have moved in the same look, by as much as a sub-block of the new blocks.
+            return Some(ScanReason::AddedMoved);
+        }
         (added.bytes == baseline.added && moved != by_balloon).then_some(ScanReason::MemTotalMoved)
     }
 
@@ -174,6 +153,7 @@ impl Tracker {
         scan: Option<(ScanReason, Result<Scan, KernelError>)>,
     ) -> (Memory, Vec<Remark>) {
         let mut remarks = Vec::new();
+        remark::of_facts(facts, &mut remarks);
         let moving = matches!(&scan, Some((_, Err(KernelError::Unstable { .. }))));
         self.waiting = moving || !facts.steady || !derive::layout_agrees(facts);
         self.rebase(facts, scan, &mut remarks);
@@ -184,9 +164,10 @@ impl Tracker {
         }
         let device = device_sums(facts);
         let judged = judge(&derivation, device.map(|(plugged, _)| plugged), &mut remarks);
+        let judged = hold_to_total(facts, judged, &mut remarks);
         let requested = device.map(|(_, requested)| requested).or(self.requested_by_host);
-        let state =
-            if derive::is_plain(facts) { MemoryState::Settled } else { self.state(now, &judged, requested) };
+        let plain = derive::is_plain(facts) && judged.upper.is_some();
+        let state = if plain { MemoryState::Settled } else { self.state(now, &judged, requested) };
         (memory(facts, derivation, judged, requested, state), remarks)
     }
 
@@ -221,6 +202,8 @@ impl Tracker {
                     return remarks.push(Remark::ScanFailed { reason, cause });
                 }
             },
+            // Nobody can count here: the baseline stands until a number contradicts it.
+            Some((ScanReason::AddedMoved, Err(KernelError::Open { .. }))) => return,
             Some((reason, Err(cause))) => {
                 self.untrusted = self.baseline.is_some();
                 return remarks.push(Remark::ScanFailed { reason, cause });
@@ -241,21 +224,26 @@ impl Tracker {
     fn state(&mut self, now: Nanos, judged: &Judged, requested: Option<Bytes>) -> MemoryState {
         let Some(plugged) = judged.upper else { return MemoryState::Unknown };
         let progress = match self.progress {
-            Some(progress) if progress.plugged == plugged => progress,
+            Some(progress) if progress.plugged == plugged && progress.requested == requested => progress,
+            // The request alone has changed: `short` and `over` are settled states of this one.
+            Some(progress) if progress.plugged == plugged => {
+                Progress { requested, requested_since: now, ..progress }
+            }
             before => {
                 let moving = before.map(|before| {
                     if plugged > before.plugged { MemoryState::Plugging } else { MemoryState::Unplugging }
                 });
-                Progress { plugged, since: now, moving }
+                Progress { plugged, since: now, moving, requested, requested_since: now }
             }
         };
         self.progress = Some(progress);
         let still = now.saturating_sub(progress.since);
+        let at_rest = still.min(now.saturating_sub(progress.requested_since)) >= self.times.settle;
         let lower = judged.lower.unwrap_or(Bytes::ZERO);
         match requested {
-            Some(requested) if plugged < requested && still < self.times.settle => MemoryState::Plugging,
+            Some(requested) if plugged < requested && !at_rest => MemoryState::Plugging,
             Some(requested) if plugged < requested => MemoryState::Short,
-            Some(requested) if lower > requested && still < self.times.settle => MemoryState::Unplugging,
+            Some(requested) if lower > requested && !at_rest => MemoryState::Unplugging,
             Some(requested) if lower > requested => MemoryState::Over,
             Some(_) if lower == plugged => MemoryState::Settled,
             Some(_) => MemoryState::Unknown,
@@ -263,24 +251,6 @@ impl Tracker {
             None => progress.moving.unwrap_or(MemoryState::Unknown),
         }
     }
-}
-
-/// `plugged` between bounds, after the device's word was heard.
-struct Judged {
-    lower: Option<Bytes>,
-    upper: Option<Bytes>,
-    precision: Precision,
-}
-
-fn judge(derivation: &Derivation, device: Option<Bytes>, remarks: &mut Vec<Remark>) -> Judged {
-    let Derivation { lower, upper, precision, .. } = *derivation;
-    let Some(device) = device else { return Judged { lower, upper, precision } };
-    let (least, most) = (lower.unwrap_or(Bytes::ZERO), upper.unwrap_or(Bytes::PHYSICAL_MAX));
-    if (least..=most).contains(&device) {
-        return Judged { lower: Some(device), upper: Some(device), precision: Precision::Exact };
-    }
-    remarks.push(Remark::DeviceDisagrees { device, lower: least, upper: most });
-    Judged { lower: Some(least.min(device)), upper: Some(most.max(device)), precision: Precision::Bounded }
 }
 
 /// Σ plugged and Σ requested of all devices.
@@ -311,6 +281,7 @@ impl Baseline {
         if derive::is_plain(facts)
             || added.bytes > Bytes::ZERO
             || !facts.steady
+            || !derive::is_known(facts)
             || !derive::managed_is_total(facts)
         {
             return None;

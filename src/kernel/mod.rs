@@ -17,8 +17,8 @@ mod virtio;
 mod zoneinfo;
 
 pub use blocks::{Block, Blocks};
-pub use boot::BootMemory;
-pub use cgroup::CgroupFacts;
+pub use boot::{BootMemory, BootPrecision};
+pub use cgroup::{CgroupFacts, CgroupIdentity};
 pub use cpulist::CpuList;
 pub use device_config::DeviceConfig;
 pub use file::KernelError;
@@ -82,19 +82,12 @@ pub struct CpuFacts {
     pub online: Result<CpuList, KernelError>,
     /// CPUs this process may run on: never zero.
     pub affinity: u32,
+    /// A cgroup was named: the whole guest's use is not its.
+    pub named: bool,
     /// The watched cgroup.
     pub cgroup: Result<CgroupFacts, KernelError>,
     /// `steal` of the `cpu` line of `/proc/stat`, and all time that was not idle.
     pub stat: Result<CpuStat, KernelError>,
-}
-
-impl CpuFacts {
-    /// The same without a quota.
-    #[must_use]
-    pub fn without_quota(&self) -> Self {
-        let cgroup = self.cgroup.clone().map(|cgroup| CgroupFacts { quota: None, ..cgroup });
-        Self { cgroup, ..self.clone() }
-    }
 }
 
 /// Two sums of the `cpu` line of `/proc/stat`.

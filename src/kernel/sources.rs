@@ -5,19 +5,17 @@ use super::boot;
 use super::cgroup::Cgroup;
 use super::cpulist::CpuList;
 use super::device_config::{DeviceConfig, Window};
-use super::file::{KernelError, KernelFile, read_once, sorted};
+use super::file::{KernelError, KernelFile, sorted};
 use super::iomem::{self, IoMemory, Span};
-use super::{CpuFacts, CpuStat, Layout, MemoryFacts, Zones, kpageflags, text, virtio, zoneinfo};
+use super::{CgroupFacts, CpuFacts, CpuStat, Layout, MemoryFacts, Zones, kpageflags, text, virtio, zoneinfo};
 use crate::capacity::Scan;
-use crate::units::{Bytes, MilliCpu, Nanos};
+use crate::units::{Bytes, Nanos};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How often a reading is taken again that changed under way.
 const TRIES: u32 = 4;
-/// `VIRTIO_BALLOON_PFN_SHIFT`: balloons count in 4 KiB, whatever the page size.
-const BALLOON_PAGE: u64 = 4096;
 /// `USER_HZ`, in which `/proc/stat` counts: 100 on every architecture Linux has a virtio for.
 const USER_HZ: u64 = 100;
 
@@ -58,7 +56,7 @@ pub struct Sources {
     vmstat: Result<KernelFile, KernelError>,
     stat: Result<KernelFile, KernelError>,
     windows: Result<Vec<Window>, KernelError>,
-    cgroup: Result<Cgroup, KernelError>,
+    cgroup: Cgroup,
     layout: Arc<Layout>,
     online: Result<CpuList, KernelError>,
     /// The text that was last parsed of iomem, and what is in it: it changes with hotplug alone.
@@ -89,9 +87,9 @@ impl Sources {
             meminfo: KernelFile::open(proc.join("meminfo")),
             vmstat: KernelFile::open(proc.join("vmstat")),
             stat: KernelFile::open(proc.join("stat")),
-            cgroup: Cgroup::open(&sys, options.cgroup.as_deref()),
+            cgroup: Cgroup::new(&sys, options.cgroup.as_deref()),
             layout: Arc::new(Layout {
-                boot: boot::read(&sys, &[], None),
+                boot: boot::read(&sys, None, None, None),
                 blocks: Blocks::read(&sys),
                 virtio: virtio::read(&sys),
             }),
@@ -138,16 +136,25 @@ impl Sources {
         info.totalram.checked_mul(u64::from(info.mem_unit)).map(Bytes)
     }
 
+    /// How sure the size of boot RAM is; `None` where it is unknown.
+    #[must_use]
+    pub fn boot_precision(&self) -> Option<boot::BootPrecision> {
+        self.layout.boot.as_ref().ok().map(|boot| boot.precision)
+    }
+
+    /// Whether there is a device that no driver runs, so that the next look may find one.
+    #[must_use]
+    pub fn awaits_driver(&self) -> bool {
+        self.layout.virtio.as_ref().is_ok_and(|virtio| !virtio.without_driver.is_empty())
+    }
+
     /// Reads block states, boot memory, devices and CPUs again: after a hotplug event.
     pub fn reread_layout(&mut self) {
         let sys = self.options.roots.sys.clone();
-        let regions: Vec<Span> = match self.read_iomem() {
-            Ok(Some(iomem)) => iomem.regions.iter().map(|(_, span)| *span).collect(),
-            _ => Vec::new(),
-        };
-        let blocks = Blocks::read(&sys);
-        let boot = boot::read(&sys, &regions, blocks.as_ref().ok());
-        self.layout = Arc::new(Layout { boot, blocks, virtio: virtio::read(&sys) });
+        let iomem = self.read_iomem().ok().flatten();
+        let (blocks, virtio) = (Blocks::read(&sys), virtio::read(&sys));
+        let boot = boot::read(&sys, iomem.as_ref(), blocks.as_ref().ok(), virtio.as_ref().ok());
+        self.layout = Arc::new(Layout { boot, blocks, virtio });
         self.online = read_online(&sys);
     }
 
@@ -192,22 +199,17 @@ impl Sources {
 
     /// One reading of the CPUs and the watched cgroup.
     pub fn read_cpu(&mut self) -> CpuFacts {
-        if self.cgroup.is_err() {
-            self.cgroup = Cgroup::open(&self.options.roots.sys, self.options.cgroup.as_deref());
-        }
-        let cgroup = self.cgroup.as_ref().map_err(Clone::clone).and_then(Cgroup::read);
-        self.forget_lost_cgroup(cgroup.as_ref().err());
-        CpuFacts { online: self.online.clone(), affinity: affinity(), cgroup, stat: self.read_stat() }
+        let cgroup = self.cgroup.read(self.online.as_ref().ok());
+        let named = self.options.cgroup.is_some();
+        CpuFacts { online: self.online.clone(), affinity: affinity(), named, cgroup, stat: self.read_stat() }
     }
 
-    /// The watched cgroup's quota alone: what a tick looks at.
+    /// The watched cgroup's quota and set alone: what a tick looks at.
     ///
     /// # Errors
-    /// The cgroup is gone, or its files make no sense.
-    pub fn read_quota(&mut self) -> Result<Option<MilliCpu>, KernelError> {
-        let quota = self.cgroup.as_ref().map_err(Clone::clone).and_then(Cgroup::quota);
-        self.forget_lost_cgroup(quota.as_ref().err());
-        quota
+    /// There is no CPU hierarchy.
+    pub fn read_limits(&mut self) -> Result<CgroupFacts, KernelError> {
+        self.cgroup.limits(self.online.as_ref().ok())
     }
 
     /// Counts the offline pages of all online system RAM, with equal readings of zoneinfo and the balloon around
@@ -275,19 +277,8 @@ impl Sources {
         if let Ok(Some(bytes)) = stated {
             return Some(Ok(bytes));
         }
-        Some(parse_file(&self.vmstat, &mut self.buffer, |text| {
-            let count = |name: &str| {
-                let value = text::field(text, name).and_then(|value| value.parse::<i64>().ok());
-                value.ok_or_else(|| format!("no {name} in it"))
-            };
-            let net = count("balloon_inflate")?.saturating_sub(count("balloon_deflate")?);
-            let pages = u64::try_from(net).map_err(|_| format!("{net} pages in the balloon"))?;
-            pages
-                .checked_mul(BALLOON_PAGE)
-                .map(Bytes)
-                .filter(|bytes| *bytes <= Bytes::PHYSICAL_MAX)
-                .ok_or_else(|| format!("{pages} pages in the balloon"))
-        }))
+        let page_size = rustix::param::page_size() as u64;
+        Some(parse_file(&self.vmstat, &mut self.buffer, |text| net_inflated(text, page_size)))
     }
 
     fn read_windows(&self) -> Result<Vec<DeviceConfig>, KernelError> {
@@ -307,13 +298,6 @@ impl Sources {
             Ok(CpuStat { steal: nanos(steal), busy: nanos(busy) })
         })
     }
-
-    /// A removed cgroup's files answer ENODEV for ever: open the path again next time.
-    fn forget_lost_cgroup(&mut self, error: Option<&KernelError>) {
-        if let (Ok(_), Some(error @ KernelError::Read { .. })) = (&self.cgroup, error) {
-            self.cgroup = Err(error.clone());
-        }
-    }
 }
 
 fn open_windows(sys: &Path, given: &mut Vec<(String, OwnedFd)>) -> Result<Vec<Window>, KernelError> {
@@ -329,9 +313,7 @@ fn open_windows(sys: &Path, given: &mut Vec<(String, OwnedFd)>) -> Result<Vec<Wi
 }
 
 fn read_online(sys: &Path) -> Result<CpuList, KernelError> {
-    let path = sys.join("devices/system/cpu/online");
-    let text = read_once(&path)?;
-    CpuList::parse(&text).map_err(|what| KernelError::Parse { path, what })
+    CpuList::read(&KernelFile::open(sys.join("devices/system/cpu/online"))?)
 }
 
 fn affinity() -> u32 {
@@ -353,6 +335,17 @@ fn parse_file<T>(
     parse(buffer).map_err(|what| file.parse_error(what))
 }
 
+/// Net inflated pages: of the kernel's size, though the device counts in 4 KiB.
+fn net_inflated(text: &[u8], page_size: u64) -> Result<Bytes, String> {
+    let count = |name: &str| {
+        let value = text::field(text, name).and_then(|value| value.parse::<i64>().ok());
+        value.ok_or_else(|| format!("no {name} in it"))
+    };
+    let net = count("balloon_inflate")?.saturating_sub(count("balloon_deflate")?);
+    let bytes = u64::try_from(net).ok().and_then(|pages| pages.checked_mul(page_size)).map(Bytes);
+    bytes.filter(|bytes| *bytes <= Bytes::PHYSICAL_MAX).ok_or_else(|| format!("{net} pages in the balloon"))
+}
+
 fn kib_field(text: &[u8], name: &str) -> Option<Bytes> {
     let kib: u64 = text::field(text, name)?.strip_suffix("kB")?.trim_ascii_end().parse().ok()?;
     kib.checked_mul(1024).map(Bytes).filter(|bytes| *bytes <= Bytes::PHYSICAL_MAX)
@@ -371,4 +364,18 @@ fn online_parts(iomem: &IoMemory, blocks: &Blocks) -> Vec<Span> {
         })
         .collect();
     sorted(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_balloon_is_counted_in_pages_of_the_kernels_size() {
+        let text = b"balloon_inflate 40000\nballoon_deflate 7232\nballoon_migrate 0\n";
+        assert_eq!(net_inflated(text, 65_536), Ok(Bytes::mib(2048)));
+        assert_eq!(net_inflated(text, 4096), Ok(Bytes::mib(128)));
+        assert!(net_inflated(b"balloon_inflate 1\nballoon_deflate 2\n", 4096).is_err());
+        assert!(net_inflated(b"balloon_inflate 9223372036854775807\nballoon_deflate 0\n", 65_536).is_err());
+    }
 }

@@ -17,19 +17,31 @@ const PAGES_MAX: u64 = 1 << 40;
 pub fn parse(text: &[u8]) -> Result<Zones, String> {
     let mut zones = Zones::default();
     let (mut presents, mut manageds) = (0, 0);
+    let mut unreadable = None;
     for line in text.split(|byte| *byte == b'\n') {
         let line = line.trim_ascii_start();
         // Of hundreds of lines these are a few: most are told by their first letter.
         if !matches!(line, [b'p' | b'm', ..]) {
             continue;
         }
-        if let Some(pages) = field(line, b"present ")? {
-            zones.present_pages = add(zones.present_pages, pages)?;
-            presents += 1;
-        } else if let Some(pages) = field(line, b"managed ")? {
-            zones.managed_pages = add(zones.managed_pages, pages)?;
-            manageds += 1;
+        match (field(line, b"present "), field(line, b"managed ")) {
+            (Ok(Some(pages)), _) => {
+                zones.present_pages = add(zones.present_pages, pages)?;
+                presents += 1;
+            }
+            (_, Ok(Some(pages))) => {
+                zones.managed_pages = add(zones.managed_pages, pages)?;
+                manageds += 1;
+            }
+            (Ok(None), Ok(None)) => {}
+            // It costs itself: a zone that lacks one of the two is seen below.
+            (Err(what), _) | (_, Err(what)) => {
+                unreadable.get_or_insert(what);
+            }
         }
+    }
+    if let Some(what) = unreadable.filter(|_| presents == 0 || presents != manageds) {
+        return Err(what);
     }
     match (presents, manageds) {
         (0, _) => Err("no zone in it".to_owned()),
@@ -70,5 +82,11 @@ mod tests {
         assert!(parse(b"  present  x\n  managed  1\n").unwrap_err().contains("no page count"));
         assert!(parse(b"  present  18446744073709551615\n").unwrap_err().contains("no page count"));
         assert!(parse(b"  present  1\n  managed  2\n").unwrap_err().contains("more managed"));
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_costs_itself() {
+        let text = b"  present  10\n  managed  9\n\xFF\xFE\n  present  \xFF\n  present  2\n  managed  1\n";
+        assert_eq!(parse(text), Ok(Zones { present_pages: 12, managed_pages: 10 }));
     }
 }

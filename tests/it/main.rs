@@ -10,6 +10,8 @@
 #[cfg(feature = "agent")]
 mod agent;
 #[cfg(feature = "agent")]
+mod entitlement;
+#[cfg(feature = "agent")]
 mod fixtures;
 mod fuzz_regressions;
 mod golden;
@@ -19,6 +21,8 @@ mod host;
 mod incidents;
 #[cfg(feature = "host")]
 mod ledger;
+#[cfg(feature = "agent")]
+mod memory_truth;
 mod meter_law;
 #[cfg(feature = "host")]
 mod random;
