@@ -14,6 +14,9 @@ const EVENT_BYTES_MAX: usize = 2048;
 /// the kernel has to tell. Events of other devices are taken too: a restore that brings some wakes the agent.
 const EVENTS_PER_WAKE_MAX: usize = 8;
 
+/// How the kernel names a virtio-mem device, of whatever vendor (`virtio_uevent`, `VIRTIO_ID_MEM`).
+const VIRTIO_MEM: &[u8] = b"MODALIAS=virtio:d00000018v";
+
 /// The kernel's event socket.
 #[derive(Debug)]
 pub(super) struct Uevents {
@@ -66,14 +69,13 @@ impl Uevents {
 
 /// `ACTION@DEVPATH`, then NUL-separated `KEY=value` (Documentation of `lib/kobject_uevent.c`).
 fn is_hotplug(event: &[u8]) -> bool {
-    let header = event.split(|byte| *byte == 0).next().unwrap_or_default();
+    let mut parts = event.split(|byte| *byte == 0);
+    let header = parts.next().unwrap_or_default();
     let Some(at) = header.iter().position(|byte| *byte == b'@') else { return false };
     let (action, path) = header.split_at(at);
-    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    // A virtio-mem device whose driver comes late, or goes.
-    let number = name.strip_prefix(b"virtio").unwrap_or_default();
-    if matches!(action, b"bind" | b"unbind") && !number.is_empty() {
-        return number.iter().all(u8::is_ascii_digit);
+    // Its driver comes late, or goes. Other devices of the bus do at each snapshot.
+    if matches!(action, b"bind" | b"unbind") {
+        return parts.any(|part| part.starts_with(VIRTIO_MEM));
     }
     matches!(action, b"add" | b"remove" | b"online" | b"offline")
         && (path.starts_with(b"@/devices/system/memory/") || path.starts_with(b"@/devices/system/cpu/"))
@@ -92,8 +94,8 @@ mod tests {
             b"offline@/devices/system/memory/memory32\0",
             b"remove@/devices/system/memory/memory32",
             b"online@/devices/system/cpu/cpu1\0",
-            b"bind@/devices/pci0000:00/0000:00:05.0/virtio1\0ACTION=bind\0",
-            b"unbind@/devices/platform/LNRO0005:01/virtio12",
+            b"bind@/devices/pci0000:00/0000:00:05.0/virtio1\0ACTION=bind\0DRIVER=virtio_mem\0MODALIAS=virtio:d00000018v00001AF4\0",
+            b"unbind@/devices/platform/LNRO0005:01/virtio12\0MODALIAS=virtio:d00000018v00000000",
         ] {
             assert!(is_hotplug(event), "{}", String::from_utf8_lossy(event));
         }
@@ -104,8 +106,9 @@ mod tests {
             b"change@/devices/system/memory/memory32\0",
             b"add@/devices/virtual/net/lo\0/devices/system/memory/",
             b"bind@/devices/pci0000:00/0000:00:05.0\0",
-            b"bind@/devices/pci0000:00/0000:00:05.0/virtio\0",
-            b"bind@/devices/pci0000:00/0000:00:05.0/virtio1/net\0",
+            b"bind@/devices/pci0000:00/0000:00:05.0/virtio1\0ACTION=bind\0MODALIAS=virtio:d00000013v00001AF4\0",
+            b"change@/devices/pci0000:00/0000:00:05.0/virtio1\0MODALIAS=virtio:d00000018v00001AF4\0",
+            b"bind@MODALIAS=virtio:d00000018v00001AF4",
             b"online@/devices/system/",
             b"remove@/devices/system/node/node1\0",
             b"libudev\0add@/devices/system/memory/memory32",
