@@ -50,6 +50,15 @@ pub(super) enum Received {
     Request(Request),
     /// Not served, and why.
     Unserved(Refusal),
+    /// The peer has closed its half.
+    Ended,
+}
+
+/// What reading once has given.
+enum Read {
+    Bytes,
+    Nothing,
+    End,
 }
 
 /// One connection.
@@ -64,6 +73,10 @@ pub(super) struct Connection {
     unread: bool,
     unsent: Vec<u8>,
     sent: usize,
+    /// The peer has closed its half.
+    ended: bool,
+    /// Of the decoder's garbage, what was told.
+    garbage_told: u64,
     /// Set once closed: when to give up sending.
     closing: Option<Nanos>,
 }
@@ -83,6 +96,8 @@ impl Connection {
             unread: false,
             unsent: Vec::new(),
             sent: 0,
+            ended: false,
+            garbage_told: 0,
             closing: None,
         }
     }
@@ -100,8 +115,10 @@ impl Connection {
             if let Some(received) = self.decoded()? {
                 return Ok(Some(received));
             }
-            if !self.receive()? {
-                return Ok(None);
+            match self.receive()? {
+                Read::Bytes => {}
+                Read::Nothing => return Ok(None),
+                Read::End => return Ok(Some(Received::Ended)),
             }
         }
     }
@@ -115,34 +132,58 @@ impl Connection {
         }))
     }
 
-    /// Reads once; says whether there was something.
+    /// Bytes that were no frame, and were not told before.
+    pub(super) fn take_garbage(&mut self) -> u64 {
+        let all = self.decoder.garbage_bytes();
+        all.saturating_sub(std::mem::replace(&mut self.garbage_told, all))
+    }
+
+    /// Reads once.
     ///
     /// The bytes stay in the socket until the answer is out: on vsock, taking the last of them sends the peer a credit
     /// update, whose interrupts would come first (`virtio_transport_stream_do_dequeue`).
     // Not inlined: the loop would stand on the buffer.
     #[inline(never)]
-    fn receive(&mut self) -> Result<bool, Gone> {
+    fn receive(&mut self) -> Result<Read, Gone> {
         if !self.stream.is_readable() {
-            return Ok(false);
+            return Ok(Read::Nothing);
+        }
+        if self.ended {
+            return self.peer_reads().map(|()| Read::Nothing);
         }
         self.take_peeked()?;
         let mut space = [MaybeUninit::uninit(); READ_BYTES];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         match recv(self.stream.descriptor(), space.as_mut_slice(), flags) {
-            Ok((([], _), _)) => Err(Gone::ByPeer),
+            Ok((([], _), _)) => {
+                self.peer_reads()?;
+                self.ended = true;
+                Ok(Read::End)
+            }
             Ok(((bytes, rest), _)) => {
                 self.decoder.push(bytes);
                 self.peeked = bytes.len();
                 if !rest.is_empty() {
                     self.stream.all_read();
                 }
-                Ok(true)
+                Ok(Read::Bytes)
             }
             Err(Errno::AGAIN) => {
                 self.stream.nothing_to_read();
-                Ok(false)
+                Ok(Read::Nothing)
             }
-            Err(Errno::INTR) => Ok(false),
+            Err(Errno::INTR) => Ok(Read::Nothing),
+            Err(error) => Err(Gone::Failed(error.into())),
+        }
+    }
+
+    /// Whether a peer that sends no more may still read: of one that does not, a vsock tells nothing but that sending
+    /// fails, were it only of nothing (`vsock_connectible_sendmsg`).
+    fn peer_reads(&mut self) -> Result<(), Gone> {
+        self.stream.end_seen();
+        match send(self.stream.descriptor(), &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => Ok(()),
+            Err(Errno::PIPE | Errno::NOTCONN) => Err(Gone::ByPeer),
             Err(error) => Err(Gone::Failed(error.into())),
         }
     }

@@ -17,7 +17,7 @@ use crate::session::{Action, ConnectionId, Depth, Event, Note, Session, Table};
 use crate::units::{Bytes, Nanos};
 use crate::wire;
 use crate::wire::codec::TEXT_MAX;
-use crate::wire::message::{Clock, Message, Refusal, RefusalCode, Reply};
+use crate::wire::message::{Clock, Message, RefusalCode, Reply};
 use std::io;
 
 /// Connections taken in one wake-up and listener.
@@ -317,7 +317,12 @@ impl Daemon {
 
     fn receive(&mut self, wake: &mut Wake) {
         for id in self.connections.ids() {
-            if let Err(gone) = self.receive_from(id, wake) {
+            let received = self.receive_from(id, wake);
+            let garbage = self.connections.get_mut(id).map_or(0, Connection::take_garbage);
+            if garbage > 0 {
+                self.step(wake, Event::Garbage { bytes: garbage });
+            }
+            if let Err(gone) = received {
                 self.drop_connection(id, &gone, wake);
             }
         }
@@ -336,6 +341,7 @@ impl Daemon {
                 None => return Ok(()),
                 Some(Received::Request(request)) => Event::Request { from: id, request },
                 Some(Received::Unserved(refusal)) => Event::Unserved { from: id, refusal },
+                Some(Received::Ended) => Event::Ended(id),
             };
             self.step(wake, event);
         }
@@ -352,7 +358,7 @@ impl Daemon {
         match action {
             Action::Look(Depth::Hot) => wake.want(Look::Tick),
             Action::Look(Depth::Full) => wake.want(Look::Full),
-            Action::Resumed { requested } => self.witness.resumed(requested),
+            Action::Resumed(stated) => self.witness.resumed(stated),
             Action::Dial => {
                 self.sockets.notifier.dial(wake.now.monotonic, &mut self.sockets.poller);
                 self.take_dialed(wake);
@@ -390,8 +396,8 @@ impl Daemon {
         let Some(cause) = &self.unsaved else { return Some(reply) };
         match reply {
             Reply::Report(_) | Reply::Segments(_) => {
-                let text = cause.chars().take(TEXT_CHARS_MAX).collect();
-                Some(Reply::Error(Refusal { code: RefusalCode::Internal, text }))
+                let text: String = cause.chars().take(TEXT_CHARS_MAX).collect();
+                Some(Reply::Error(RefusalCode::Internal.because(text)))
             }
             Reply::Notify(_) => None,
             reply => Some(reply),

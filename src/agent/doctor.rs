@@ -7,8 +7,8 @@ use super::hardening::{self, Measure};
 use super::once::kernel_options;
 use super::signals::Traces;
 use super::witness::{Look, Sight, Witness};
-use crate::capacity::{MemoryState, Precision, Remark};
-use crate::kernel::{BootPrecision, CgroupFacts, KernelError, MemoryFacts};
+use crate::capacity::{BootPrecision, MemoryState, Precision, Remark};
+use crate::kernel::{CgroupFacts, KernelError, MemoryFacts};
 use rustix::io::Errno;
 use std::fmt::{Display, Write};
 
@@ -150,7 +150,7 @@ fn blocks(facts: &MemoryFacts) -> Result<String, KernelError> {
 fn verdict(sight: &Sight, facts: &MemoryFacts) -> String {
     let memory = &sight.capacity.memory;
     if memory.precision == Precision::Exact {
-        return match sight.boot {
+        return match memory.boot_precision {
             Some(BootPrecision::Exact) => "The reading is exact.".to_owned(),
             boot => format!(
                 "What is plugged is exact; boot memory: {}.",

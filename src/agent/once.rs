@@ -3,8 +3,8 @@
 use super::cli::Options;
 use super::clock;
 use super::witness::{Look, Witness};
-use crate::capacity::Capacity;
-use crate::kernel::{self, BootPrecision};
+use crate::capacity::{BootPrecision, Capacity};
+use crate::kernel;
 use crate::wire::message::Clock;
 use std::fmt::{Display, Write};
 
@@ -21,7 +21,6 @@ pub(super) fn text(options: &Options) -> String {
     }
     lines.clock(clock);
     lines.capacity(&sight.capacity);
-    lines.put("memory.boot_precision", Some(sight.boot.map_or("unknown", BootPrecision::name)));
     for remark in &sight.remarks {
         lines.put("remark", Some(remark));
     }
@@ -58,6 +57,7 @@ impl Lines {
         let (memory, cpu) = (&capacity.memory, &capacity.cpu);
         let sources: Vec<&str> = memory.sources.iter().map(|source| source.name()).collect();
         self.put("memory.boot_bytes", memory.boot.map(|bytes| bytes.0));
+        self.put("memory.boot_precision", memory.boot_precision.map(BootPrecision::name));
         self.put("memory.requested_bytes", memory.requested.map(|bytes| bytes.0));
         self.put("memory.plugged_bytes", memory.plugged.map(|bytes| bytes.0));
         self.put("memory.added_bytes", memory.added.map(|bytes| bytes.0));

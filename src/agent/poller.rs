@@ -113,6 +113,11 @@ impl Watched {
         }
     }
 
+    /// The end was taken note of; what changes after it is told.
+    pub(super) fn end_seen(&self) {
+        self.told.set(self.told.get() & EventFlags::OUT);
+    }
+
     /// Writing would block: room is told from here on, until [`Watched::all_written`].
     pub(super) fn no_room(&mut self) -> io::Result<()> {
         self.told.set(self.told.get() - EventFlags::OUT);

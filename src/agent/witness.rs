@@ -1,10 +1,10 @@
 //! Looks at the kernel: as little as tells whether anything changed, or all that a report holds.
 
 use crate::capacity::{
-    Baseline, Capacity, CpuCounters, Memory, Remark, SettleTimes, Tracker, effective, entitlement,
+    Baseline, Capacity, CpuCounters, Memory, Remark, SettleTimes, Stated, Tracker, effective, entitlement,
     layout_agrees, limits_remarks,
 };
-use crate::kernel::{BootPrecision, CpuFacts, KernelError, MemoryFacts, Options, Sources};
+use crate::kernel::{CpuFacts, KernelError, MemoryFacts, Options, Sources};
 use crate::units::{Bytes, Nanos};
 use std::os::fd::OwnedFd;
 
@@ -27,8 +27,6 @@ pub struct Sight {
     pub capacity: Capacity,
     /// What a person should know.
     pub remarks: Vec<Remark>,
-    /// How sure the size of boot RAM is; `None` where it is unknown.
-    pub boot: Option<BootPrecision>,
 }
 
 /// The open kernel files and what was last seen in them.
@@ -94,13 +92,19 @@ impl Witness {
         remarks.extend(of_cpu);
         let capacity = Capacity { memory, cpu };
         self.last = Some(Last { capacity: capacity.clone(), device_tells, total_ram, cpu: facts });
-        Sight { capacity, remarks, boot: self.sources.boot_precision() }
+        Sight { capacity, remarks }
     }
 
     /// The VM runs again: memory may move from here on, towards what the host asked virtio-mem for.
-    pub fn resumed(&mut self, requested: Option<Bytes>) {
-        self.tracker.set_requested(requested);
+    pub fn resumed(&mut self, stated: Stated) {
+        let boot_before = self.tracker.stated().boot;
+        self.tracker.set_stated(stated);
         self.tracker.resumed();
+        if stated.boot != boot_before {
+            // All of memory is to be judged by it.
+            self.last = None;
+        }
+        let requested = stated.requested;
         if let Some(last) = self.last.as_mut().filter(|last| !last.device_tells) {
             last.capacity.memory.requested = requested;
         }
@@ -131,25 +135,32 @@ impl Witness {
         let limits = limits.unwrap_or_default();
         last.capacity.cpu.quota = limits.quota;
         last.capacity.cpu.effective = effective(&last.cpu, &limits);
-        let boot = self.sources.boot_precision();
-        Some(Sight { capacity: last.capacity.clone(), remarks, boot })
+        Some(Sight { capacity: last.capacity.clone(), remarks })
     }
 
     fn memory(&mut self, now: Nanos) -> (Memory, bool, Vec<Remark>) {
-        let mut facts = self.read_agreeing();
+        let (mut facts, mut contradiction) = self.read_stated();
         let mut scan = None;
         if let Some(reason) = self.tracker.needs_scan(&facts) {
             // A jump may be a block whose event has not come yet: look at the blocks before the pages.
             self.sources.reread_layout();
-            facts = self.read_agreeing();
+            (facts, contradiction) = self.read_stated();
             if self.tracker.needs_scan(&facts).is_some() {
                 let counted: Result<_, KernelError> = self.sources.scan_offline_pages();
-                facts = self.read_agreeing();
+                (facts, contradiction) = self.read_stated();
                 scan = Some((reason, counted));
             }
         }
-        let (memory, remarks) = self.tracker.observe(now, &facts, scan);
+        let (memory, mut remarks) = self.tracker.observe(now, &facts, scan);
+        remarks.extend(contradiction);
         (memory, matches!(facts.device_config, Some(Ok(_))), remarks)
+    }
+
+    /// The facts, with the host's word in them.
+    fn read_stated(&mut self) -> (MemoryFacts, Option<Remark>) {
+        let mut facts = self.read_agreeing();
+        let contradiction = self.tracker.stated().hold(&mut facts);
+        (facts, contradiction)
     }
 
     fn read_agreeing(&mut self) -> MemoryFacts {

@@ -1,8 +1,8 @@
 //! `plugged = added − hidden`, with bounds where a term is missing.
 
 use super::tracker::Baseline;
-use super::{Precision, Source};
-use crate::kernel::{Block, BootPrecision, IoMemory, MemoryFacts, Span, VirtioDevices};
+use super::{BootPrecision, Precision, Source};
+use crate::kernel::{Block, BootMemory, IoMemory, MemoryFacts, Span, VirtioDevices};
 use crate::units::Bytes;
 
 /// What one reading says of virtio-mem, before the device's own word.
@@ -69,10 +69,15 @@ fn accounted(facts: &MemoryFacts, iomem: &IoMemory) -> bool {
     owned && present
 }
 
+/// Boot RAM where it is known which memory that is.
+fn located_boot(facts: &MemoryFacts) -> Option<&BootMemory> {
+    let boot = facts.layout.boot.as_ref().ok();
+    boot.filter(|boot| boot.source != Source::MemoryBlocks && !boot.spans.is_empty())
+}
+
 /// Memory that is neither boot's nor virtio-mem's: dax/kmem, CXL, DIMMs that the memory map does not have.
 pub(super) fn foreign(facts: &MemoryFacts) -> Vec<(String, Span)> {
-    let boot = facts.layout.boot.as_ref().ok().filter(|boot| boot.source != Source::MemoryBlocks);
-    let Some(boot) = boot else { return Vec::new() };
+    let Some(boot) = located_boot(facts) else { return Vec::new() };
     let plain = |span: &Span| ("System RAM".to_owned(), *span);
     let mut found: Vec<(String, Span)> = match (&facts.iomem, &facts.layout.blocks) {
         (Ok(Some(iomem)), _) => {
@@ -102,7 +107,7 @@ fn virtio_blocks(facts: &MemoryFacts) -> Option<Vec<Block>> {
             blocks.iter().filter(inside).copied().collect()
         }
         _ => {
-            let boot = facts.layout.boot.as_ref().ok().filter(|boot| boot.source != Source::MemoryBlocks)?;
+            let boot = located_boot(facts)?;
             let outside = |block: &&Block| !boot.spans.iter().any(|span| span.overlaps(&block.span));
             blocks.iter().filter(outside).copied().collect()
         }

@@ -7,6 +7,7 @@ mod cpu;
 mod derive;
 mod name;
 mod remark;
+mod stated;
 #[cfg(test)]
 mod tests;
 mod tracker;
@@ -14,6 +15,7 @@ mod tracker;
 pub use cpu::{CpuCounters, effective, entitlement, limits_remarks};
 pub use derive::layout_agrees;
 pub use remark::Remark;
+pub use stated::Stated;
 pub use tracker::{Baseline, Scan, ScanReason, SettleTimes, Tracker};
 
 use crate::units::{Bytes, MilliCpu, Nanos};
@@ -33,6 +35,8 @@ pub struct Capacity {
 pub struct Memory {
     /// Nominal boot RAM, virtio-mem excluded.
     pub boot: Option<Bytes>,
+    /// How sure `boot` is.
+    pub boot_precision: Option<BootPrecision>,
     /// What the VMM asks of virtio-mem now: the device's word, else the host's.
     pub requested: Option<Bytes>,
     /// What virtio-mem has given. Where `precision` is bounded this is `upper`: offlining memory lowers no bill.
@@ -104,6 +108,17 @@ pub enum Precision {
     Exact,
     /// Somewhere in `lower..=upper`.
     Bounded,
+}
+
+/// How sure the size of boot RAM is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BootPrecision {
+    /// To the MiB.
+    Exact,
+    /// Firmware, a device tree or an unreadable entry keeps some of it.
+    LowerBound,
+    /// Whole memory blocks, of which the last may be there in part.
+    UpperBound,
 }
 
 /// What a number was taken from.

@@ -1,6 +1,6 @@
 //! How the enums are spelt, in `--once` and in JSON.
 
-use super::{MemoryState, Precision, Source};
+use super::{BootPrecision, MemoryState, Precision, Source};
 
 impl MemoryState {
     /// Its spelling.
@@ -24,6 +24,18 @@ impl Precision {
         match self {
             Self::Exact => "exact",
             Self::Bounded => "bounded",
+        }
+    }
+}
+
+impl BootPrecision {
+    /// Its spelling.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::LowerBound => "lower_bound",
+            Self::UpperBound => "upper_bound",
         }
     }
 }

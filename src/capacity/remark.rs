@@ -2,8 +2,8 @@
 
 use super::derive::{self, Derivation};
 use super::tracker::ScanReason;
-use super::{Precision, Source};
-use crate::kernel::{BootPrecision, KernelError, MemoryFacts};
+use super::{BootPrecision, Precision, Source};
+use crate::kernel::{KernelError, MemoryFacts};
 use crate::units::Bytes;
 
 /// Something a person should know of a reading.
@@ -63,6 +63,18 @@ pub enum Remark {
         /// What it says.
         bytes: Bytes,
         /// Which it is.
+        by: Source,
+        /// What that is worth.
+        precision: BootPrecision,
+    },
+    /// The host's statement cannot be true, or the source is wrong.
+    #[error("the host says {stated} of boot memory, {} {found} ({})", by.name(), precision.name())]
+    BootContradicted {
+        /// The host's word, which holds.
+        stated: Bytes,
+        /// What the guest found.
+        found: Bytes,
+        /// Where.
         by: Source,
         /// What that is worth.
         precision: BootPrecision,

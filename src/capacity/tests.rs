@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::kernel::{
-    BalloonDevice, Block, Blocks, BootMemory, BootPrecision, IoMemory, KernelError, Layout, MemoryFacts,
-    Span, VirtioDevices, Zones,
+    BalloonDevice, Block, Blocks, BootMemory, IoMemory, KernelError, Layout, MemoryFacts, Span,
+    VirtioDevices, Zones,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -266,7 +266,7 @@ fn states_follow_the_request_and_the_time() {
     let mut guest = Guest::new(false);
     let mut tracker = Tracker::default();
     let mut state = |guest: &Guest, seconds: u64, requested: Option<u64>| {
-        tracker.set_requested(requested.map(Bytes::mib));
+        tracker.set_stated(Stated { requested: requested.map(Bytes::mib), boot: None });
         look(&mut tracker, Nanos::from_secs(seconds), guest, guest, Count::Right, true).state
     };
     assert_eq!(state(&guest, 0, None), MemoryState::Unknown, "one look has no history");

@@ -2,7 +2,7 @@
 
 use super::derive::{self, Derivation};
 use super::remark::{self, Judged, Remark, hold_to_total, judge};
-use super::{Memory, MemoryState, Source};
+use super::{Memory, MemoryState, Source, Stated};
 use crate::kernel::{Blocks, KernelError, MemoryFacts, Zones};
 use crate::units::{Bytes, Nanos};
 use serde::{Deserialize, Serialize};
@@ -87,7 +87,7 @@ pub struct Tracker {
     baseline: Option<Baseline>,
     untrusted: bool,
     waiting: bool,
-    requested_by_host: Option<Bytes>,
+    stated: Stated,
     progress: Option<Progress>,
 }
 
@@ -105,9 +105,15 @@ impl Tracker {
         self.baseline.as_ref()
     }
 
-    /// What the host asked virtio-mem for, all devices together; the device's own word goes before it.
-    pub fn set_requested(&mut self, requested: Option<Bytes>) {
-        self.requested_by_host = requested;
+    /// The host's word; of what is requested, the device's own goes before it.
+    pub fn set_stated(&mut self, stated: Stated) {
+        self.stated = stated;
+    }
+
+    /// What was set last.
+    #[must_use]
+    pub fn stated(&self) -> Stated {
+        self.stated
     }
 
     /// The VM runs again: how long memory stood still before tells nothing of what it will do now.
@@ -165,7 +171,7 @@ impl Tracker {
         let device = device_sums(facts);
         let judged = judge(&derivation, device.map(|(plugged, _)| plugged), &mut remarks);
         let judged = hold_to_total(facts, judged, &mut remarks);
-        let requested = device.map(|(_, requested)| requested).or(self.requested_by_host);
+        let requested = device.map(|(_, requested)| requested).or(self.stated.requested);
         let plain = derive::is_plain(facts) && judged.upper.is_some();
         let state = if plain { MemoryState::Settled } else { self.state(now, &judged, requested) };
         (memory(facts, derivation, judged, requested, state), remarks)
@@ -346,6 +352,7 @@ fn memory(
     sources.dedup();
     Memory {
         boot: boot.map(|boot| boot.bytes),
+        boot_precision: boot.map(|boot| boot.precision),
         requested,
         plugged: judged.upper,
         added: derivation.added,

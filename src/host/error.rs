@@ -258,7 +258,7 @@ struct Refused<'a>(&'a Refusal);
 
 impl std::fmt::Display for Refused<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Refusal { code, text } = self.0;
+        let Refusal { code, text, .. } = self.0;
         let (min, max) = (version::MIN, version::CURRENT);
         match code {
             RefusalCode::Version => write!(

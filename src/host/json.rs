@@ -1,14 +1,15 @@
 //! `guestmeter.report/1`: the JSON of a report, stable from the first release.
 //!
-//! Unknown is `null`. An integer that may pass 2^53 is a decimal string where its name ends in `_byte_ns` or
-//! `_millicpu_ns`; every other one is a number.
+//! Unknown is `null`. An integer whose name ends in `_ns` may pass 2^53, and is a decimal string; only `carry_ns`, which
+//! is less than a second, and every other integer are numbers.
 
 use super::client::Reading;
+use super::json_integer::Wide;
 use super::text::acts_on_terminal;
-use crate::capacity::{Cpu, Memory};
+use crate::capacity::{BootPrecision, Cpu, Memory};
 use crate::meter::{Amounts, Event, Rule, Slice, Usage};
 use crate::units::{Bytes, MilliCpu, Nanos};
-use crate::wire::message::{Clock, EpochSource, Finding, Id, Identity, Reason, Resumed, Signal, Tail};
+use crate::wire::message::{Clock, EpochSource, Finding, Id, Identity, Reason, Resumed, Signal};
 use serde::Serialize;
 
 /// Names the shape; another shape gets another name.
@@ -59,14 +60,14 @@ pub fn usage(usage: &Usage) -> serde_json::Result<String> {
 /// As for [`report`].
 pub fn slice(event: Event, slice: &Slice) -> serde_json::Result<String> {
     serde_json::to_string(&SliceDocument {
-        from_ns: slice.from,
-        to_ns: slice.to,
+        from_ns: slice.from.map(nanos),
+        to_ns: nanos(slice.to),
         event,
         rule: slice.rule,
         memory_bytes: slice.rate.memory,
         cpu_millis: slice.rate.cpu,
-        counted_ns: slice.counted,
-        suspended_ns: slice.suspended,
+        counted_ns: nanos(slice.counted),
+        suspended_ns: nanos(slice.suspended),
         dropped: amounts_document(slice.dropped),
     })
 }
@@ -89,14 +90,14 @@ pub(super) fn unsteering(text: &str) -> String {
 
 #[derive(Serialize)]
 struct SliceDocument {
-    from_ns: Option<Nanos>,
-    to_ns: Nanos,
+    from_ns: Option<Wide<u64>>,
+    to_ns: Wide<u64>,
     event: Event,
     rule: Rule,
     memory_bytes: Bytes,
     cpu_millis: MilliCpu,
-    counted_ns: Nanos,
-    suspended_ns: Nanos,
+    counted_ns: Wide<u64>,
+    suspended_ns: Wide<u64>,
     dropped: AmountsDocument,
 }
 
@@ -125,7 +126,9 @@ struct ReportDocument<'a> {
     resume: Option<ResumeDocument>,
     held: bool,
     findings: Vec<&'static str>,
-    segments: SegmentsDocument,
+    segments_waiting: u32,
+    segments_dropped: u64,
+    garbage_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -154,15 +157,16 @@ struct EpochDocument {
 
 #[derive(Serialize)]
 struct ClockDocument {
-    monotonic_ns: Nanos,
-    boottime_ns: Nanos,
-    realtime_unix_ns: Nanos,
-    skew_ns: Option<i64>,
+    monotonic_ns: Wide<u64>,
+    boottime_ns: Wide<u64>,
+    realtime_unix_ns: Wide<u64>,
+    skew_ns: Option<Wide<i64>>,
 }
 
 #[derive(Serialize)]
 struct MemoryDocument {
     boot_bytes: Option<Bytes>,
+    boot_precision: Option<&'static str>,
     requested_bytes: Option<Bytes>,
     plugged_bytes: Option<Bytes>,
     added_bytes: Option<Bytes>,
@@ -183,10 +187,11 @@ struct CpuDocument {
     online: Option<u32>,
     quota_millis: Option<MilliCpu>,
     weight: Option<u32>,
+    shares: Option<u32>,
     effective_millis: MilliCpu,
-    usage_ns: Option<Nanos>,
-    steal_ns: Option<Nanos>,
-    throttled_ns: Option<Nanos>,
+    usage_ns: Option<Wide<u64>>,
+    steal_ns: Option<Wide<u64>>,
+    throttled_ns: Option<Wide<u64>>,
 }
 
 #[derive(Serialize)]
@@ -194,8 +199,8 @@ struct UsageDocument {
     active: ActiveDocument,
     memory: MemoryCountDocument,
     cpu: CpuCountDocument,
-    suspended_ns: Nanos,
-    uncertain_ns: Nanos,
+    suspended_ns: Wide<u64>,
+    uncertain_ns: Wide<u64>,
     rebased: AmountsDocument,
     dropped: AmountsDocument,
     gaps: u64,
@@ -211,33 +216,27 @@ struct ActiveDocument {
 #[derive(Serialize)]
 struct MemoryCountDocument {
     mib_seconds: u64,
-    carry_byte_ns: String,
+    carry_byte_ns: Wide<u64>,
 }
 
 #[derive(Serialize)]
 struct CpuCountDocument {
     millicpu_seconds: u64,
-    carry_millicpu_ns: String,
+    carry_millicpu_ns: Wide<u64>,
 }
 
 #[derive(Serialize)]
 struct AmountsDocument {
-    active_ns: Nanos,
-    memory_byte_ns: String,
-    cpu_millicpu_ns: String,
+    active_ns: Wide<u64>,
+    memory_byte_ns: Wide<u128>,
+    cpu_millicpu_ns: Wide<u128>,
 }
 
 #[derive(Serialize)]
 struct ResumeDocument {
     signal: &'static str,
-    detected_monotonic_ns: Nanos,
-    latency_ns: Option<Nanos>,
-}
-
-#[derive(Serialize)]
-struct SegmentsDocument {
-    waiting: u32,
-    lost: u64,
+    detected_monotonic_ns: Wide<u64>,
+    latency_max_ns: Option<Wide<u64>>,
 }
 
 fn report_document(reading: &Reading) -> ReportDocument<'_> {
@@ -258,10 +257,12 @@ fn report_document(reading: &Reading) -> ReportDocument<'_> {
         cpu: cpu_document(&report.cpu),
         usage: usage_document(&report.usage),
         base: usage_document(&report.base),
-        resume: report.resume.map(|resumed| resume_document(resumed, &report.tail)),
+        resume: report.resume.map(resume_document),
         held: report.tail.held,
         findings: report.tail.findings.iter().map(|finding| finding_name(*finding)).collect(),
-        segments: SegmentsDocument { waiting: report.tail.segments_waiting, lost: report.tail.segments_lost },
+        segments_waiting: report.tail.segments_waiting,
+        segments_dropped: report.tail.segments_dropped,
+        garbage_bytes: report.tail.garbage_bytes,
     }
 }
 
@@ -284,16 +285,17 @@ fn identity_document(identity: &Identity) -> IdentityDocument<'_> {
 
 fn clock_document(clock: Clock, skew_ns: Option<i64>) -> ClockDocument {
     ClockDocument {
-        monotonic_ns: clock.monotonic,
-        boottime_ns: clock.boottime,
-        realtime_unix_ns: clock.realtime_unix,
-        skew_ns,
+        monotonic_ns: nanos(clock.monotonic),
+        boottime_ns: nanos(clock.boottime),
+        realtime_unix_ns: nanos(clock.realtime_unix),
+        skew_ns: skew_ns.map(Wide),
     }
 }
 
 fn memory_document(memory: &Memory) -> MemoryDocument {
     MemoryDocument {
         boot_bytes: memory.boot,
+        boot_precision: memory.boot_precision.map(BootPrecision::name),
         requested_bytes: memory.requested,
         plugged_bytes: memory.plugged,
         added_bytes: memory.added,
@@ -315,10 +317,11 @@ fn cpu_document(cpu: &Cpu) -> CpuDocument {
         online: cpu.online,
         quota_millis: cpu.quota,
         weight: cpu.weight,
+        shares: cpu.shares,
         effective_millis: cpu.effective,
-        usage_ns: cpu.usage,
-        steal_ns: cpu.steal,
-        throttled_ns: cpu.throttled,
+        usage_ns: cpu.usage.map(nanos),
+        steal_ns: cpu.steal.map(nanos),
+        throttled_ns: cpu.throttled.map(nanos),
     }
 }
 
@@ -327,14 +330,11 @@ fn usage_document(usage: &Usage) -> UsageDocument {
         active: ActiveDocument { seconds: usage.active.whole, carry_ns: usage.active.carry },
         memory: MemoryCountDocument {
             mib_seconds: usage.memory.whole,
-            carry_byte_ns: usage.memory.carry.to_string(),
+            carry_byte_ns: Wide(usage.memory.carry),
         },
-        cpu: CpuCountDocument {
-            millicpu_seconds: usage.cpu.whole,
-            carry_millicpu_ns: usage.cpu.carry.to_string(),
-        },
-        suspended_ns: usage.suspended,
-        uncertain_ns: usage.uncertain,
+        cpu: CpuCountDocument { millicpu_seconds: usage.cpu.whole, carry_millicpu_ns: Wide(usage.cpu.carry) },
+        suspended_ns: nanos(usage.suspended),
+        uncertain_ns: nanos(usage.uncertain),
         rebased: amounts_document(usage.rebased),
         dropped: amounts_document(usage.dropped),
         gaps: usage.gaps,
@@ -344,18 +344,22 @@ fn usage_document(usage: &Usage) -> UsageDocument {
 
 fn amounts_document(amounts: Amounts) -> AmountsDocument {
     AmountsDocument {
-        active_ns: amounts.active,
-        memory_byte_ns: amounts.memory.0.to_string(),
-        cpu_millicpu_ns: amounts.cpu.0.to_string(),
+        active_ns: nanos(amounts.active),
+        memory_byte_ns: Wide(amounts.memory.0),
+        cpu_millicpu_ns: Wide(amounts.cpu.0),
     }
 }
 
-fn resume_document(resumed: Resumed, tail: &Tail) -> ResumeDocument {
+fn resume_document(resumed: Resumed) -> ResumeDocument {
     ResumeDocument {
         signal: signal_name(resumed.signal),
-        detected_monotonic_ns: resumed.detected,
-        latency_ns: tail.latency,
+        detected_monotonic_ns: nanos(resumed.detected),
+        latency_max_ns: resumed.latency_max.map(nanos),
     }
+}
+
+fn nanos(span: Nanos) -> Wide<u64> {
+    Wide(span.0)
 }
 
 pub(super) fn signal_name(signal: Signal) -> &'static str {
@@ -372,7 +376,7 @@ pub(super) fn finding_name(finding: Finding) -> &'static str {
     match finding {
         Finding::Clone => "clone",
         Finding::Rollback => "rollback",
-        Finding::ForeignMark => "foreign_mark",
+        Finding::MarkIgnored => "mark_ignored",
         Finding::ClockStep => "clock_step",
         Finding::ClockJump => "clock_jump",
         Finding::ConnectionReset => "connection_reset",

@@ -1,8 +1,10 @@
 //! The host's high-water mark, read back from the JSON of an earlier report.
 
 use super::json::SCHEMA;
+use super::json_lines::byte_order_mark;
 use super::text::Safe;
 use crate::meter::{ACTIVE_UNIT, CPU_UNIT, Count, MEMORY_UNIT};
+use crate::units::Nanos;
 use crate::wire::message::{Counters, Id, Mark};
 use serde::Deserialize;
 
@@ -12,6 +14,9 @@ pub enum MarkError {
     /// No line in it.
     #[error("it is empty")]
     Empty,
+    /// Saved by an editor that puts its mark before text.
+    #[error("a byte-order mark ({0}) stands before the text: save it as UTF-8 without one")]
+    ByteOrderMark(&'static str),
     /// Not the JSON of a report.
     #[error("its last line is no report: {0}")]
     Json(#[from] serde_json::Error),
@@ -51,6 +56,9 @@ pub enum MarkError {
 /// It is no report, or not one of this sandbox in an epoch that a host has named.
 pub fn mark(text: &str, sandbox: &str) -> Result<Mark, MarkError> {
     let line = text.lines().rfind(|line| !line.trim().is_empty()).ok_or(MarkError::Empty)?;
+    if let Some(encoding) = byte_order_mark(line.as_bytes()) {
+        return Err(MarkError::ByteOrderMark(encoding));
+    }
     let document: Document = serde_json::from_str(line)?;
     if document.schema != SCHEMA {
         return Err(MarkError::Schema(document.schema));
@@ -65,6 +73,7 @@ pub fn mark(text: &str, sandbox: &str) -> Result<Mark, MarkError> {
         active: count::<ACTIVE_UNIT>("usage.active.carry_ns", active.seconds, active.carry_ns.to_string())?,
         memory: count::<MEMORY_UNIT>("usage.memory.carry_byte_ns", memory.mib_seconds, memory.carry_byte_ns)?,
         cpu: count::<CPU_UNIT>("usage.cpu.carry_millicpu_ns", cpu.millicpu_seconds, cpu.carry_millicpu_ns)?,
+        cpu_used: Nanos::ZERO,
     };
     let boot_id = uuid(&boot_id).ok_or(MarkError::BootId(boot_id))?;
     Ok(Mark { boot_id, counters })
@@ -159,7 +168,7 @@ mod tests {
         let new = line("\"a\"", "host", BOOT, "1048575999999999");
         let mark = mark(&format!("{old}\n{new}\n\n"), "a").unwrap();
         assert_eq!(mark.boot_id.to_string(), BOOT);
-        let Counters { active, memory, cpu } = mark.counters;
+        let Counters { active, memory, cpu, .. } = mark.counters;
         assert_eq!((active.whole, active.carry), (3900, 999_999_999));
         assert_eq!((memory.whole, memory.carry), (2_496_000, 1_048_575_999_999_999));
         assert_eq!((cpu.whole, cpu.carry), (5_850_000, 7));

@@ -57,6 +57,8 @@ pub mod explain;
 #[doc = include_str!("guide.md")]
 pub mod guide {}
 pub mod json;
+mod json_integer;
+mod json_lines;
 pub mod ledger;
 pub mod listen;
 pub mod mark;
@@ -80,6 +82,7 @@ pub mod worker;
 pub use client::{Client, Reading, SettleOutcome, TIMEOUT_DEFAULT, Watcher};
 pub use conversation::Conversation;
 pub use error::{Cause, ClientError, Kind, Life, Step};
+pub use json_lines::LineError;
 pub use random::mint_epoch;
 pub use target::{PORT_DEFAULT, Target, TargetError, TargetFault};
 pub use toml_text::TomlError;

@@ -1,13 +1,16 @@
 //! Feeds recorded observations to the meter: JSON Lines in, slices and usage out.
 //!
 //! One object a line: `{"at_ns":N,"memory_bytes":N,"cpu_millis":N,"event":"start|tick|capacity|checkpoint|resume|release"}`.
-//! All fields are required; one `start`, first; `at_ns` is monotonic; `tick_ns` may stand in the first line.
+//! All fields are required; one `start`, first; `at_ns` is monotonic; `tick_ns` may stand in the first line. What ends in
+//! `_ns` may be a decimal string too.
 //! Memory is constant: a line is forgotten once it is counted.
 
+use super::json_integer::Wide;
+use super::json_lines::{JsonLines, LineError};
 use crate::meter::{Event, Meter, Rate, Slice, Usage};
 use crate::units::{Bytes, MilliCpu, Nanos};
 use serde::Deserialize;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
 /// The tick where neither the trace nor the caller names one: the agent's default.
 pub const TICK_DEFAULT: Nanos = Nanos::from_secs(5);
@@ -29,15 +32,12 @@ pub struct ReplayError {
 /// What is wrong with a line of a trace.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayCause {
-    /// The file cannot be read.
-    #[error("reading: {0}")]
-    Read(#[from] io::Error),
+    /// There is no line of a trace.
+    #[error(transparent)]
+    Line(#[from] LineError),
     /// The slice could not be shown.
     #[error("writing: {0}")]
     Write(io::Error),
-    /// The line is too long to be one of a trace.
-    #[error("longer than {LINE_MAX} bytes: this is not a trace")]
-    TooLong,
     /// The line is no observation.
     #[error("not an observation: {0}")]
     Json(#[from] serde_json::Error),
@@ -69,11 +69,11 @@ pub enum ReplayCause {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Observation {
-    at_ns: u64,
+    at_ns: Wide<u64>,
     memory_bytes: u64,
     cpu_millis: u64,
     event: Event,
-    tick_ns: Option<u64>,
+    tick_ns: Option<Wide<u64>>,
 }
 
 /// Counts the trace in `input`, called `name` in errors; `tick` goes before the trace's own. Each slice is given to
@@ -82,53 +82,40 @@ struct Observation {
 /// # Errors
 /// The first line that does not fit, by its number.
 pub fn replay(
-    mut input: impl BufRead,
+    input: impl BufRead,
     name: &str,
     tick: Option<Nanos>,
     mut on_slice: impl FnMut(Event, &Slice) -> io::Result<()>,
 ) -> Result<Usage, ReplayError> {
     let mut meter: Option<Meter> = None;
-    let mut text = Vec::new();
-    let mut line = 0;
+    let mut lines = JsonLines::new(input, LINE_MAX);
+    let fault = |line, cause| ReplayError { name: name.to_owned(), line, cause };
     loop {
-        line += 1;
-        let counted = read_line(&mut input, &mut text).and_then(|more| {
-            if !more {
-                return Ok(false);
-            }
-            if !text.trim_ascii().is_empty() {
-                let (event, slice) = count(&mut meter, &text, tick)?;
-                on_slice(event, &slice).map_err(ReplayCause::Write)?;
-            }
-            Ok(true)
-        });
-        match counted {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(cause) => return Err(ReplayError { name: name.to_owned(), line, cause }),
-        }
+        let counted = match lines.next() {
+            Ok(Some([])) => continue,
+            Ok(Some(text)) => count(&mut meter, text, tick),
+            Ok(None) => break,
+            Err(cause) => Err(cause.into()),
+        };
+        counted
+            .and_then(|(event, slice)| on_slice(event, &slice).map_err(ReplayCause::Write))
+            .map_err(|cause| fault(lines.number, cause))?;
     }
     match meter {
         Some(meter) => Ok(*meter.usage()),
-        None => Err(ReplayError { name: name.to_owned(), line, cause: ReplayCause::Empty }),
+        None => Err(fault(lines.number, ReplayCause::Empty)),
     }
-}
-
-fn read_line(input: &mut impl BufRead, text: &mut Vec<u8>) -> Result<bool, ReplayCause> {
-    text.clear();
-    let read = input.by_ref().take(LINE_MAX + 1).read_until(b'\n', text)?;
-    if read as u64 > LINE_MAX { Err(ReplayCause::TooLong) } else { Ok(read > 0) }
 }
 
 fn count(meter: &mut Option<Meter>, text: &[u8], tick: Option<Nanos>) -> Result<(Event, Slice), ReplayCause> {
     let seen: Observation = serde_json::from_slice(text)?;
-    let now = Nanos(seen.at_ns);
+    let now = Nanos(seen.at_ns.0);
     let rate = Rate { memory: Bytes(seen.memory_bytes), cpu: MilliCpu(seen.cpu_millis) };
     let Some(meter) = meter else {
         if seen.event != Event::Start {
             return Err(ReplayCause::NoStart(seen.event));
         }
-        let tick = tick.or(seen.tick_ns.map(Nanos)).unwrap_or(TICK_DEFAULT);
+        let tick = tick.or(seen.tick_ns.map(|tick| Nanos(tick.0))).unwrap_or(TICK_DEFAULT);
         if tick == Nanos::ZERO {
             return Err(ReplayCause::ZeroTick);
         }
@@ -137,7 +124,9 @@ fn count(meter: &mut Option<Meter>, text: &[u8], tick: Option<Nanos>) -> Result<
     match meter.last() {
         _ if seen.event == Event::Start => Err(ReplayCause::SecondStart),
         _ if seen.tick_ns.is_some() => Err(ReplayCause::LateTick),
-        Some((before, _)) if now < before => Err(ReplayCause::Backwards { at: seen.at_ns, before: before.0 }),
+        Some((before, _)) if now < before => {
+            Err(ReplayCause::Backwards { at: seen.at_ns.0, before: before.0 })
+        }
         _ => Ok((seen.event, meter.observe(now, rate, seen.event))),
     }
 }
@@ -197,6 +186,7 @@ mod tests {
             (start.replace('}', r#","tick_ns":0}"#), "tick_ns is 0"),
             (start.replace(":5,", ":-5,"), "invalid value"),
             (format!("{start}\n{}", line(6, "tick").replace('}', r#","tick_ns":9}"#)), "tick_ns belongs"),
+            (format!("\u{feff}{start}"), "trace:1: a byte-order mark (UTF-8) stands before the text"),
             ("x".repeat(5000), "trace:1: longer than 4096 bytes"),
         ] {
             let error = run(&trace).unwrap_err().to_string();

@@ -123,6 +123,7 @@
 //!             at: Nanos::from(now),
 //!             mark: None,
 //!             requested: None,
+//!             boot: None,
 //!         })
 //!         .await?;
 //!     commit_and_ack(client, &named).await?;

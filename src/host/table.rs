@@ -274,7 +274,8 @@ fn identity_rows(table: &mut Table, identity: &Identity) {
 fn life_rows(table: &mut Table, report: &Report) {
     let tail = &report.tail;
     if let Some(resumed) = report.resume {
-        let after = tail.latency.map(|latency| format!(", at most {} after it ran again", span(latency)));
+        let after =
+            resumed.latency_max.map(|latency| format!(", at most {} after it ran again", span(latency)));
         let how = format!("noticed {} after boot{}", span(resumed.detected), after.unwrap_or_default());
         row(table, "  resume", signal_name(resumed.signal), how);
     }
@@ -286,13 +287,17 @@ fn life_rows(table: &mut Table, report: &Report) {
         let name = Cell::new(finding_name(*finding)).fg(Color::Yellow);
         row(table, "  found", name, finding_words(*finding));
     }
-    match (tail.segments_waiting, tail.segments_lost) {
+    match (tail.segments_waiting, tail.segments_dropped) {
         (0, 0) => {}
         (waiting, 0) => row(table, "  segments", grouped(waiting.into()), "wait for the host's ack"),
-        (waiting, lost) => {
-            let lost = format!("wait for the host's ack, {} lost for want of one", grouped(lost));
-            row(table, "  segments", grouped(waiting.into()), lost);
+        (waiting, dropped) => {
+            let dropped = format!("wait for the host's ack, {} dropped for want of one", grouped(dropped));
+            row(table, "  segments", grouped(waiting.into()), dropped);
         }
+    }
+    if tail.garbage_bytes > 0 {
+        let bytes = Cell::new(grouped(tail.garbage_bytes)).fg(Color::Yellow);
+        row(table, "  garbage", bytes, "bytes on the agent's connections in this boot that were no frame");
     }
 }
 
@@ -302,7 +307,7 @@ pub fn finding_words(finding: Finding) -> &'static str {
     match finding {
         Finding::Clone => "it was another sandbox before: a copy of that one's guest",
         Finding::Rollback => "its counters were behind the host's mark, and were raised to it",
-        Finding::ForeignMark => "the host's mark is of another boot, and was ignored",
+        Finding::MarkIgnored => "the host's mark is of another boot, and was ignored",
         Finding::ClockStep => "its time of day was set, or it was paused without a word",
         Finding::ClockJump => "its clock jumped: it was paused without a word, or starved",
         Finding::ConnectionReset => "a connection was reset: it was restored, or the host's end died",

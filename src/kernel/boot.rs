@@ -4,7 +4,7 @@ use super::blocks::Blocks;
 use super::file::{KernelError, KernelFile, TEXT_MAX, list, read_once, sorted};
 use super::iomem::{IoMemory, Span};
 use super::virtio::VirtioDevices;
-use crate::capacity::Source;
+use crate::capacity::{BootPrecision, Source};
 use crate::units::Bytes;
 use std::path::Path;
 
@@ -19,29 +19,6 @@ pub struct BootMemory {
     pub spans: Vec<Span>,
     /// What `bytes` is of what the VM was given.
     pub precision: BootPrecision,
-}
-
-/// How sure the size of boot RAM is; where there is none at all it is unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BootPrecision {
-    /// To the MiB.
-    Exact,
-    /// Firmware, a device tree or an unreadable entry keeps some of it.
-    LowerBound,
-    /// Whole memory blocks, of which the last may be there in part.
-    UpperBound,
-}
-
-impl BootPrecision {
-    /// Its spelling.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::LowerBound => "lower_bound",
-            Self::UpperBound => "upper_bound",
-        }
-    }
 }
 
 /// Holes that end below this are RAM that the firmware keeps: legacy video and ROM, ACPI tables on WSL2.

@@ -17,7 +17,7 @@ mod virtio;
 mod zoneinfo;
 
 pub use blocks::{Block, Blocks};
-pub use boot::{BootMemory, BootPrecision};
+pub use boot::BootMemory;
 pub use cgroup::{CgroupFacts, CgroupIdentity};
 pub use cpulist::CpuList;
 pub use device_config::DeviceConfig;

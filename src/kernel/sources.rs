@@ -136,12 +136,6 @@ impl Sources {
         info.totalram.checked_mul(u64::from(info.mem_unit)).map(Bytes)
     }
 
-    /// How sure the size of boot RAM is; `None` where it is unknown.
-    #[must_use]
-    pub fn boot_precision(&self) -> Option<boot::BootPrecision> {
-        self.layout.boot.as_ref().ok().map(|boot| boot.precision)
-    }
-
     /// Whether there is a device that no driver runs, so that the next look may find one.
     #[must_use]
     pub fn awaits_driver(&self) -> bool {

@@ -28,6 +28,8 @@ pub struct Usage {
     pub memory: Count<MEMORY_UNIT>,
     /// CPU entitlement × time: millicpu·s + millicpu·ns.
     pub cpu: Count<CPU_UNIT>,
+    /// CPU time that was used. No build counts it yet: zero.
+    pub cpu_used: Nanos,
     /// Time inside holds: never counted.
     pub suspended: Nanos,
     /// Counted time in which a short pause may hide.
@@ -42,7 +44,7 @@ pub struct Usage {
     pub anomalies: u64,
 }
 
-/// Amounts of the three counters in their smallest units.
+/// Amounts of the counters in their smallest units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amounts {
     /// Running time.
@@ -51,6 +53,8 @@ pub struct Amounts {
     pub memory: ByteNanos,
     /// CPU entitlement × time.
     pub cpu: MilliCpuNanos,
+    /// CPU time that was used.
+    pub cpu_used: Nanos,
 }
 
 impl<const UNIT: u64> Count<UNIT> {
@@ -91,6 +95,7 @@ impl Usage {
             active: Count::from_total(self.active.total().saturating_sub(base.active.total())),
             memory: Count::from_total(self.memory.total().saturating_sub(base.memory.total())),
             cpu: Count::from_total(self.cpu.total().saturating_sub(base.cpu.total())),
+            cpu_used: self.cpu_used.saturating_sub(base.cpu_used),
         }
     }
 
@@ -99,11 +104,12 @@ impl Usage {
         self.active.add(u128::from(by.active.0));
         self.memory.add(by.memory.0);
         self.cpu.add(by.cpu.0);
+        self.cpu_used = self.cpu_used.saturating_add(by.cpu_used);
         self.rebased = self.rebased.saturating_add(by);
     }
 }
 
-/// The three counters alone. Travels in marks and segments: frozen with protocol version 1.
+/// The counters alone. Travels in marks and segments: frozen with protocol version 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Running time.
@@ -112,11 +118,13 @@ pub struct Counters {
     pub memory: Count<MEMORY_UNIT>,
     /// CPU entitlement × time.
     pub cpu: Count<CPU_UNIT>,
+    /// CPU time that was used.
+    pub cpu_used: Nanos,
 }
 
 impl From<&Usage> for Counters {
     fn from(usage: &Usage) -> Self {
-        Self { active: usage.active, memory: usage.memory, cpu: usage.cpu }
+        Self { active: usage.active, memory: usage.memory, cpu: usage.cpu, cpu_used: usage.cpu_used }
     }
 }
 
@@ -128,6 +136,7 @@ impl Amounts {
             active: self.active.saturating_add(other.active),
             memory: self.memory.saturating_add(other.memory),
             cpu: self.cpu.saturating_add(other.cpu),
+            cpu_used: self.cpu_used.saturating_add(other.cpu_used),
         }
     }
 

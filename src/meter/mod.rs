@@ -208,6 +208,7 @@ impl Meter {
                 active: Nanos(usage.active.take_carry()),
                 memory: ByteNanos(u128::from(usage.memory.take_carry())),
                 cpu: MilliCpuNanos(u128::from(usage.cpu.take_carry())),
+                cpu_used: Nanos::ZERO,
             };
             slice.dropped = carried.saturating_add(slice.rate.over(lost));
             usage.dropped = usage.dropped.saturating_add(slice.dropped);
@@ -231,6 +232,6 @@ impl Rate {
     /// What this capacity comes to over `span`.
     #[must_use]
     pub fn over(self, span: Nanos) -> Amounts {
-        Amounts { active: span, memory: self.memory * span, cpu: self.cpu * span }
+        Amounts { active: span, memory: self.memory * span, cpu: self.cpu * span, cpu_used: Nanos::ZERO }
     }
 }

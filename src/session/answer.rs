@@ -1,7 +1,7 @@
 //! Requests in, answers out, in order.
 
 use super::connection::{Connection, Owed, Watch};
-use super::epoch::{Lifecycle, Pending};
+use super::epoch::{Lifecycle, Pending, stated};
 use super::settle::Settled;
 use super::{Action, CloseCause, ConnectionId, Depth, Session};
 use crate::units::Nanos;
@@ -18,7 +18,7 @@ impl Session {
         }
         if self.connections.len() >= self.limits.connections {
             let text = format!("{} connections are open already", self.connections.len());
-            let busy = Reply::Error(Refusal { code: RefusalCode::Busy, text });
+            let busy = Reply::Error(RefusalCode::Busy.because(text));
             return vec![
                 Action::Send { to: id, reply: busy },
                 Action::Close { connection: id, cause: CloseCause::Busy },
@@ -33,10 +33,9 @@ impl Session {
         let mut actions = Vec::new();
         let owed = match request {
             Request::Hello(hello) => negotiated(hello),
-            _ if connection.version.is_none() => Owed::Ready(Reply::Error(Refusal {
-                code: RefusalCode::Handshake,
-                text: "the first message on a connection must be Hello".to_owned(),
-            })),
+            _ if connection.version.is_none() => Owed::Ready(Reply::Error(
+                RefusalCode::Handshake.because("the first message on a connection must be Hello"),
+            )),
             Request::Read => Owed::Report,
             Request::Watch(watch) => Owed::Watch {
                 interval: watch
@@ -46,7 +45,7 @@ impl Session {
             Request::WaitSettled(wait) => Owed::Settled(self.wait(now.monotonic, wait)),
             Request::Resume(resume) => {
                 if self.would_open(&resume) {
-                    actions.push(Action::Resumed { requested: resume.requested });
+                    actions.push(Action::Resumed(stated(&resume)));
                 }
                 self.queue(from, Lifecycle::Resume(resume))
             }
@@ -104,6 +103,7 @@ impl Session {
             if full {
                 self.watch_report(now, id, actions);
             }
+            self.close_if_over(id, actions);
             if full && self.stopping {
                 self.say_goodbye(now, id, actions);
             }
@@ -191,7 +191,8 @@ impl Session {
     }
 
     fn start_watch(&mut self, now: Nanos, id: ConnectionId, interval: Nanos) {
-        let watch = Watch { interval, due: now.saturating_add(interval), changes: self.changes };
+        let due = now.saturating_add(interval);
+        let watch = Watch { interval, due, change_from: now, changes: self.changes };
         if let Some(connection) = self.connections.get_mut(id) {
             connection.watch = Some(watch);
         }
@@ -199,12 +200,40 @@ impl Session {
 
     fn watch_report(&mut self, now: Clock, id: ConnectionId, actions: &mut Vec<Action>) {
         let Some(watch) = self.connections.get(id).and_then(|connection| connection.watch) else { return };
-        if now.monotonic < watch.due {
+        if now.monotonic < watch.next(self.changes) {
             return;
         }
-        let reason = if watch.changes == self.changes { Reason::Query } else { Reason::Capacity };
-        self.start_watch(now.monotonic, id, watch.interval);
+        let changed = watch.changes != self.changes;
+        let next = now.monotonic.saturating_add(watch.interval);
+        // What is due in any case is no reason to let the next change wait.
+        let change_from = if now.monotonic < watch.due { next } else { watch.change_from };
+        let reason = if changed { Reason::Capacity } else { Reason::Query };
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.watch = Some(Watch { due: next, change_from, changes: self.changes, ..watch });
+        }
         actions.push(Action::Send { to: id, reply: self.report(now, reason) });
+    }
+
+    /// A peer that has closed its half still gets its answers; the host's end of a notification has heard enough.
+    pub(super) fn ended(&mut self, now: Clock, id: ConnectionId) -> Vec<Action> {
+        let close = Action::Close { connection: id, cause: CloseCause::Ended };
+        if self.notifier.owns(id) {
+            let mut actions = self.closed(now.monotonic, id, false);
+            actions.push(close);
+            return actions;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return Vec::new() };
+        connection.ended = true;
+        let mut actions = Vec::new();
+        self.close_if_over(id, &mut actions);
+        actions
+    }
+
+    fn close_if_over(&mut self, id: ConnectionId, actions: &mut Vec<Action>) {
+        if self.connections.get(id).is_some_and(Connection::is_over) {
+            self.connections.remove(id);
+            actions.push(Action::Close { connection: id, cause: CloseCause::Ended });
+        }
     }
 
     /// The last words on a connection: what is owed, a watcher's last report, the end.
@@ -214,7 +243,7 @@ impl Session {
                 connection.owed.pop_front();
             }
             let text = "the agent stops before memory settled".to_owned();
-            let reply = Reply::Error(Refusal { code: RefusalCode::Internal, text });
+            let reply = Reply::Error(RefusalCode::Internal.because(text));
             actions.push(Action::Send { to: id, reply });
             self.answer(now, id, true, actions);
         }
@@ -241,7 +270,7 @@ impl Session {
     pub(super) fn report(&mut self, now: Clock, reason: Reason) -> Reply {
         let Some(seen) = &self.seen else {
             let text = "nothing was observed yet".to_owned();
-            return Reply::Error(Refusal { code: RefusalCode::Internal, text });
+            return Reply::Error(RefusalCode::Internal.because(text));
         };
         self.saved.seq = self.saved.seq.saturating_add(1);
         Reply::Report(Box::new(Report {
@@ -260,11 +289,11 @@ impl Session {
             base: self.saved.base,
             resume: self.saved.resume,
             tail: Tail {
-                latency: self.saved.latency,
                 held: self.saved.meter.held(),
                 findings: self.saved.findings.clone(),
                 segments_waiting: self.saved.segments.len(),
-                segments_lost: self.saved.segments.lost(),
+                segments_dropped: self.saved.segments.dropped(),
+                garbage_bytes: self.saved.garbage_bytes,
             },
         }))
     }
@@ -281,7 +310,7 @@ fn negotiated(hello: Hello) -> Owed {
                 hello.version_min,
                 hello.version_max
             );
-            Owed::Incompatible(Refusal { code: RefusalCode::Version, text })
+            Owed::Incompatible(RefusalCode::Version.because(text))
         }
     }
 }

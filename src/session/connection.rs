@@ -38,7 +38,10 @@ pub(super) struct Wait {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watch {
     pub(super) interval: Nanos,
+    /// When a report is due in any case.
     pub(super) due: Nanos,
+    /// When one may tell of a change.
+    pub(super) change_from: Nanos,
     /// The session's count of changes at the last report.
     pub(super) changes: u64,
 }
@@ -51,11 +54,27 @@ pub(super) struct Connection {
     pub(super) active_at: Nanos,
     pub(super) owed: VecDeque<Owed>,
     pub(super) watch: Option<Watch>,
+    /// The peer sends nothing more, and may still read.
+    pub(super) ended: bool,
+}
+
+impl Watch {
+    /// When the next report is due, given how many changes there were.
+    pub(super) fn next(&self, changes: u64) -> Nanos {
+        if self.changes == changes { self.due } else { self.due.min(self.change_from) }
+    }
 }
 
 impl Connection {
     pub(super) fn new(now: Nanos) -> Self {
-        Self { version: None, opened_at: now, active_at: now, owed: VecDeque::new(), watch: None }
+        Self {
+            version: None,
+            opened_at: now,
+            active_at: now,
+            owed: VecDeque::new(),
+            watch: None,
+            ended: false,
+        }
     }
 
     /// Whether it must go, and why.
@@ -67,13 +86,18 @@ impl Connection {
         (quiet && self.active_at.saturating_add(limits.idle) <= now).then_some(CloseCause::Idle)
     }
 
+    /// Whether nothing is left to be said to a peer that asks for nothing more.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended && self.owed.is_empty() && self.watch.is_none()
+    }
+
     /// When something is due on it.
-    pub(super) fn deadline(&self, limits: &Limits) -> Option<Nanos> {
+    pub(super) fn deadline(&self, limits: &Limits, changes: u64) -> Option<Nanos> {
         if self.version.is_none() {
             return Some(self.opened_at.saturating_add(limits.handshake));
         }
         let wait = self.wait().map(|wait| wait.next_look.min(wait.until));
-        let watch = self.watch.map(|watch| watch.due);
+        let watch = self.watch.map(|watch| watch.next(changes));
         match (wait, watch) {
             (None, None) => Some(self.active_at.saturating_add(limits.idle)),
             (wait, watch) => wait.into_iter().chain(watch).min(),
@@ -81,9 +105,14 @@ impl Connection {
     }
 
     /// Whether a report may be due.
-    pub(super) fn wants_look(&self, now: Nanos) -> bool {
-        self.watch.is_some_and(|watch| watch.due <= now)
+    pub(super) fn wants_look(&self, now: Nanos, changes: u64) -> bool {
+        self.watch.is_some_and(|watch| watch.next(changes) <= now)
             || self.wait().is_some_and(|wait| wait.next_look.min(wait.until) <= now)
+    }
+
+    /// Whether a watcher is to hear of a change now.
+    pub(super) fn tells_of_change(&self, now: Nanos, changes: u64) -> bool {
+        self.watch.is_some_and(|watch| watch.changes != changes && watch.change_from <= now)
     }
 
     /// Whether a `WaitSettled` holds up its answers.

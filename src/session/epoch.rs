@@ -2,6 +2,7 @@
 
 use super::signals::{Known, Noticed};
 use super::{ConnectionId, Depth, Note, Session};
+use crate::capacity::Stated;
 use crate::meter::{self, Amounts, Rate};
 use crate::units::{ByteNanos, MilliCpuNanos, Nanos};
 use crate::wire::message::{
@@ -52,9 +53,9 @@ struct Named {
 
 impl Named {
     fn naming(&self, resume: &Resume) -> Result<Naming, Refusal> {
-        let unusable = |text| Refusal { code: RefusalCode::Malformed, text };
+        let unusable = |text: &str| RefusalCode::Malformed.because(text);
         if resume.epoch == Id::default() {
-            return Err(unusable("an epoch's id is not zero: that is the provisional one's".to_owned()));
+            return Err(unusable("an epoch's id is not zero: that is the provisional one's"));
         }
         if resume.epoch == self.current.id {
             return Ok(Naming::Again);
@@ -64,12 +65,12 @@ impl Named {
                 "epoch {} has number {}, but number {} was named already",
                 resume.epoch, resume.number, self.number_max
             );
-            return Err(Refusal { code: RefusalCode::StaleEpoch, text });
+            return Err(Refusal { latest: Some(self.number_max), ..RefusalCode::StaleEpoch.because(text) });
         }
         if let Some(mark) = &resume.mark
             && raise(&Counters::default(), &mark.counters).is_none()
         {
-            return Err(unusable("the mark is more than can be counted".to_owned()));
+            return Err(unusable("the mark is more than can be counted"));
         }
         let provisional = self.current.source == EpochSource::Provisional;
         let in_place = provisional && (self.by_signal || !resume.paused);
@@ -154,7 +155,10 @@ impl Session {
             Naming::Anew => {
                 self.close_epoch(rate_then);
                 if resume.paused {
-                    self.saved.resume = Some(Resumed { signal: Signal::Host, detected: now.monotonic });
+                    let latency_max =
+                        self.edge.previous.map(|previous| now.monotonic.saturating_sub(previous));
+                    let detected = now.monotonic;
+                    self.saved.resume = Some(Resumed { signal: Signal::Host, detected, latency_max });
                     self.saved.known = Some(Known::at(now.monotonic));
                 }
             }
@@ -167,8 +171,8 @@ impl Session {
         }
         self.saved.epoch = epoch;
         self.saved.number_max = resume.number;
+        self.saved.stated = stated(&resume);
         self.saved.sandbox = Some(resume.sandbox);
-        self.saved.requested = resume.requested;
         if let Some(mark) = resume.mark {
             self.raise_to(&mark);
         }
@@ -181,8 +185,8 @@ impl Session {
     /// Opens the provisional epoch of a resume that nobody announced, its slice being closed.
     pub(super) fn open_noticed(&mut self, now: Nanos, rate_then: Option<Rate>, noticed: Noticed) {
         self.close_epoch(rate_then);
-        self.saved.resume = Some(Resumed { signal: noticed.signal, detected: now });
-        self.saved.latency = Some(noticed.latency);
+        let latency_max = Some(noticed.latency);
+        self.saved.resume = Some(Resumed { signal: noticed.signal, detected: now, latency_max });
         self.saved.known = Some(noticed.known);
         self.settling = Some(now);
         self.edge.opened = true;
@@ -198,7 +202,6 @@ impl Session {
         self.saved.base = *self.saved.meter.usage();
         self.saved.seq = 0;
         self.saved.resume = None;
-        self.saved.latency = None;
         self.saved.findings.clear();
         self.edge.closed = true;
     }
@@ -218,7 +221,7 @@ impl Session {
     /// Raises each counter and its base to the host's high-water mark.
     fn raise_to(&mut self, mark: &Mark) {
         if mark.boot_id != self.myself.boot_id {
-            return self.find(Finding::ForeignMark);
+            return self.find(Finding::MarkIgnored);
         }
         let base = Counters::from(&self.saved.base);
         if let Some(by) = raise(&base, &mark.counters).filter(|by| !by.is_zero()) {
@@ -251,7 +254,7 @@ impl Session {
         if ack.seq > last {
             let text =
                 format!("report {} of epoch {} is of the future: the last is {last}", ack.seq, ack.epoch);
-            return Reply::Error(Refusal { code: RefusalCode::UnknownEpoch, text });
+            return Reply::Error(RefusalCode::UnknownEpoch.because(text));
         }
         self.saved.segments.free(ack.epoch, ack.seq);
         Reply::Acked(Acked { epoch: ack.epoch, seq: ack.seq })
@@ -268,7 +271,8 @@ impl Session {
         };
         let text =
             format!("{what} of epoch {epoch}: {why} (current: {}, number {})", current.id, current.number);
-        Refusal { code, text }
+        let latest = (code == RefusalCode::StaleEpoch).then_some(self.saved.number_max);
+        Refusal { code, text, latest }
     }
 
     /// A note for the log where the epoch is another one than before.
@@ -286,6 +290,10 @@ impl Session {
     }
 }
 
+pub(super) fn stated(resume: &Resume) -> Stated {
+    Stated { requested: resume.requested, boot: resume.boot }
+}
+
 /// How much each counter of `from` lacks to `to`; `None` where that is more than the types hold.
 fn raise(from: &Counters, to: &Counters) -> Option<Amounts> {
     let active = to.active.total().saturating_sub(from.active.total());
@@ -293,5 +301,6 @@ fn raise(from: &Counters, to: &Counters) -> Option<Amounts> {
         active: Nanos(u64::try_from(active).ok()?),
         memory: ByteNanos(to.memory.total().saturating_sub(from.memory.total())),
         cpu: MilliCpuNanos(to.cpu.total().saturating_sub(from.cpu.total())),
+        cpu_used: to.cpu_used.saturating_sub(from.cpu_used),
     })
 }

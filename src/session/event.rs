@@ -1,8 +1,7 @@
 //! What comes into the session, and what it wants done.
 
 use super::{Note, Signals};
-use crate::capacity::Capacity;
-use crate::units::Bytes;
+use crate::capacity::{Capacity, Stated};
 use crate::wire::message::{Refusal, Reply, Request};
 
 /// One connection; the edge never uses a number twice.
@@ -48,6 +47,13 @@ pub enum Event {
         /// Why.
         refusal: Refusal,
     },
+    /// A peer has closed its half: it asks for nothing more, and may still read.
+    Ended(ConnectionId),
+    /// Bytes came that were no frame, and were skipped.
+    Garbage {
+        /// How many.
+        bytes: u64,
+    },
     /// A connection is gone.
     Closed {
         /// Which.
@@ -71,10 +77,7 @@ pub enum Action {
     /// Look at the kernel and step [`Event::Observed`] at the same instant.
     Look(Depth),
     /// The VM runs again and memory may move: its state is to be judged anew from the next look on.
-    Resumed {
-        /// What the host asked virtio-mem for, where it has said so.
-        requested: Option<Bytes>,
-    },
+    Resumed(Stated),
     /// Open the notification connection, and step [`Event::Dialed`] or [`Event::DialFailed`].
     Dial,
     /// Write [`super::Session::saved`]; what follows depends on it.
@@ -115,6 +118,9 @@ pub enum CloseCause {
     /// Too many requests before their answers.
     #[error("too many unanswered requests")]
     Unanswered,
+    /// The peer has closed its half, and was answered.
+    #[error("the peer asks for nothing more")]
+    Ended,
     /// The agent stops.
     #[error("the agent stops")]
     Shutdown,

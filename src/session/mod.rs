@@ -37,7 +37,7 @@ pub use note::Note;
 pub use saved::Saved;
 pub use signals::{Signals, Vmclock};
 
-use crate::capacity::Capacity;
+use crate::capacity::{Capacity, Stated};
 use crate::meter::Rate;
 use crate::units::Nanos;
 use crate::wire::message::{Agent, Clock, Id};
@@ -99,6 +99,8 @@ struct Edge {
     closed: bool,
     /// One has begun, or got its name.
     opened: bool,
+    /// When was looked before.
+    previous: Option<Nanos>,
 }
 
 /// The last observation.
@@ -107,7 +109,7 @@ struct Seen {
     at: Nanos,
     capacity: Capacity,
     rate: Rate,
-    /// When plugged, or where it is unknown MemTotal, was first seen as it is.
+    /// When memory was first seen as it is.
     unchanged_since: Nanos,
 }
 
@@ -180,6 +182,11 @@ impl Session {
             }
             Event::Request { from, request } => self.requested(now, from, request),
             Event::Unserved { from, refusal } => self.unserved(now, from, refusal),
+            Event::Ended(id) => self.ended(now, id),
+            Event::Garbage { bytes } => {
+                self.saved.garbage_bytes = self.saved.garbage_bytes.saturating_add(bytes);
+                Vec::new()
+            }
             Event::Closed { connection, reset } => self.closed(now.monotonic, connection, reset),
             Event::Dialed(id) => self.dialed(now.monotonic, id),
             Event::DialFailed => {
@@ -202,8 +209,10 @@ impl Session {
     pub fn deadline(&self) -> Nanos {
         let tick = self.seen.as_ref().map_or(Nanos::ZERO, |seen| seen.at.saturating_add(self.tick));
         let settle = self.settling.map(|_| self.settle_look);
-        let connections =
-            self.connections.values().filter_map(|connection| connection.deadline(&self.limits));
+        let connections = self
+            .connections
+            .values()
+            .filter_map(|connection| connection.deadline(&self.limits, self.changes));
         let others = [settle, self.asking, self.notifier.deadline()];
         connections.chain(others.into_iter().flatten()).fold(tick, std::cmp::min)
     }
@@ -230,14 +239,14 @@ impl Session {
             None => true,
         });
         self.drive_notifier(now, &mut actions);
-        let due = self.connections.values().any(|connection| connection.wants_look(now))
+        let due = self.connections.values().any(|connection| connection.wants_look(now, self.changes))
             || self.asking.is_some_and(|at| at <= now);
         let settling = self.settling.is_some() && self.settle_look <= now;
         match &self.seen {
             None => {
                 // What an earlier agent was told of.
-                let requested = self.saved.requested;
-                actions.extend(requested.map(|_| Action::Resumed { requested }));
+                let stated = self.saved.stated;
+                actions.extend((stated != Stated::default()).then_some(Action::Resumed(stated)));
                 actions.push(Action::Look(Depth::Full));
             }
             Some(_) if due => actions.push(Action::Look(Depth::Full)),

@@ -2,7 +2,7 @@
 
 use super::{Action, CloseCause, ConnectionId, Session};
 use crate::units::Nanos;
-use crate::wire::message::{Clock, Id, Notify, Reason, Refusal, RefusalCode, Reply, Request};
+use crate::wire::message::{Clock, Id, Notify, Reason, RefusalCode, Reply, Request};
 
 /// The first pause between two attempts; each next one is twice as long.
 const RETRY_FIRST: Nanos = Nanos::SECOND;
@@ -165,7 +165,7 @@ impl Session {
             _ => {
                 let text =
                     "a notification connection takes Ack alone: ask at the agent's own port".to_owned();
-                Reply::Error(Refusal { code: RefusalCode::Handshake, text })
+                Reply::Error(RefusalCode::Handshake.because(text))
             }
         };
         actions.push(Action::Send { to: id, reply });

@@ -4,7 +4,7 @@ use super::connection::Connection;
 use super::epoch::{Lifecycle, Pending};
 use super::signals::{Known, Noticed};
 use super::{Action, Depth, Edge, Note, Seen, Session};
-use crate::capacity::{Capacity, Memory, MemoryState};
+use crate::capacity::{Capacity, Memory, MemoryState, Precision};
 use crate::meter::{self, Rate, Rule};
 use crate::units::{Bytes, Nanos};
 use crate::wire::message::{Boundary, Clock, Finding, Id, Reason, Signal};
@@ -18,13 +18,16 @@ impl Session {
         let boundary =
             if std::mem::take(&mut self.hotplugged) { Boundary::Event } else { Boundary::Observation };
         self.first = self.seen.is_none();
+        let plugged = capacity.memory.plugged;
+        let resized = self.seen.as_ref().is_some_and(|seen| seen.capacity.memory.plugged != plugged);
         let moved = self.see(now.monotonic, capacity, rate);
-        if moved || changed {
+        if resized || changed {
             self.changes = self.changes.wrapping_add(1);
         }
 
         let epoch_before = self.saved.epoch;
-        self.edge = Edge::default();
+        let previous = self.saved.meter.last().map(|(at, _)| at);
+        self.edge = Edge { previous, ..Edge::default() };
         let carried_out = self.count(now, rate, changed, depth, &mut notes);
         if changed && !self.edge.closed {
             self.push_segment(before, boundary);
@@ -38,7 +41,9 @@ impl Session {
         let mut replies = Vec::new();
         self.answer_all(now, depth, &mut replies);
         let waits = depth == Depth::Hot && moved && self.connections.values().any(Connection::waits);
-        if waits || (carried_out && depth == Depth::Hot) {
+        let told = |connection: &Connection| connection.tells_of_change(now.monotonic, self.changes);
+        let watched = depth == Depth::Hot && self.connections.values().any(told);
+        if waits || watched || (carried_out && depth == Depth::Hot) {
             replies.push(Action::Look(Depth::Full));
         }
         self.drive_notifier(now.monotonic, &mut replies);
@@ -136,9 +141,13 @@ impl Session {
         }
     }
 
-    /// Remembers an observation; says whether memory moved.
+    /// Remembers an observation; says whether memory moved. Where `plugged` is exact, boot memory that is given back
+    /// moves `MemTotal` alone; where it is not, `MemTotal` may be all that tells of a change.
     fn see(&mut self, at: Nanos, capacity: Capacity, rate: Rate) -> bool {
-        let size = |memory: &Memory| (memory.plugged, memory.mem_total);
+        let size = |memory: &Memory| {
+            let total = memory.mem_total.filter(|_| memory.precision == Precision::Bounded);
+            (memory.plugged, memory.lower, total)
+        };
         let moved =
             self.seen.as_ref().is_none_or(|seen| size(&seen.capacity.memory) != size(&capacity.memory));
         let unchanged_since = match &self.seen {

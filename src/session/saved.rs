@@ -2,8 +2,9 @@
 
 use super::segments::Ring;
 use super::signals::{Known, Signals};
+use crate::capacity::Stated;
 use crate::meter::{Meter, Usage};
-use crate::units::{Bytes, Nanos};
+use crate::units::Nanos;
 use crate::wire::codec::SANDBOX_MAX;
 use crate::wire::message::{Epoch, Finding, Resumed};
 use serde::{Deserialize, Serialize};
@@ -25,14 +26,14 @@ pub struct Saved {
     pub sandbox: Option<String>,
     /// The resume that opened the epoch; a provisional epoch without one was opened by a boot or a lost state.
     pub resume: Option<Resumed>,
-    /// How long after the guest ran again that resume was noticed, at most.
-    pub(super) latency: Option<Nanos>,
     /// What is out of the ordinary in the epoch.
     pub(super) findings: Vec<Finding>,
     /// The highest number that an epoch was named with.
     pub(super) number_max: u64,
-    /// What the host last asked virtio-mem for.
-    pub(super) requested: Option<Bytes>,
+    /// What the host last said of this VM's memory.
+    pub(super) stated: Stated,
+    /// Bytes that were no frame, since boot.
+    pub(super) garbage_bytes: u64,
     /// The last value of each signal.
     pub(super) signals: Signals,
     /// `CLOCK_REALTIME` − `CLOCK_MONOTONIC` when it was last looked at.
@@ -54,10 +55,10 @@ impl Saved {
             instance: 1,
             sandbox: None,
             resume: None,
-            latency: None,
             findings: Vec::new(),
             number_max: 0,
-            requested: None,
+            stated: Stated::default(),
+            garbage_bytes: 0,
             signals: Signals::default(),
             clock_offset_ns: None,
             known: None,

@@ -11,8 +11,8 @@ pub(super) const SEGMENTS_MAX: usize = 32;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ring {
     segments: VecDeque<Segment>,
-    /// Dropped since boot, for want of room.
-    lost: u64,
+    /// Since boot, for want of room.
+    dropped: u64,
 }
 
 impl Ring {
@@ -43,7 +43,7 @@ impl Ring {
             }
             None => {
                 self.segments.pop_front();
-                self.lost = self.lost.saturating_add(1);
+                self.dropped = self.dropped.saturating_add(1);
             }
         }
     }
@@ -83,8 +83,8 @@ impl Ring {
         u32::try_from(self.segments.len()).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn lost(&self) -> u64 {
-        self.lost
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     fn a_full_ring_merges_the_two_oldest_of_one_epoch() {
         let ring = ring([segment(1, 1)].into_iter().chain((1..=32).map(|seq| segment(2, seq))));
         let kept = ring.after(Id::default(), 0);
-        assert_eq!((kept.len(), ring.lost()), (32, 0));
+        assert_eq!((kept.len(), ring.dropped()), (32, 0));
         assert_eq!(kept[0], segment(1, 1));
         assert_eq!(kept[1], Segment { rate: None, ..segment(2, 2) }, "the later totals, mixed");
     }
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_full_ring_without_a_pair_drops_the_oldest_and_counts_it() {
         let ring = ring((1..=33).map(|epoch| segment(epoch, 1)));
-        assert_eq!((ring.after(Id::default(), 0)[0].epoch.number, ring.lost()), (2, 1));
+        assert_eq!((ring.after(Id::default(), 0)[0].epoch.number, ring.dropped()), (2, 1));
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Session {
                 "memory did not settle within {}: plugged {plugged}, expected {wanted}",
                 Seconds(wait.until.saturating_sub(wait.asked_at))
             );
-            return Settled::TooLate(Refusal { code: RefusalCode::Timeout, text });
+            return Settled::TooLate(RefusalCode::Timeout.because(text));
         }
         Settled::NotYet(Wait { next_look: now.saturating_add(self.limits.settle_poll), ..wait })
     }

@@ -144,7 +144,7 @@ impl Session {
         }
         let looked = self.signals_at.or(self.saved.meter.last().map(|(at, _)| at)).unwrap_or(now);
         self.noticed = Some(Noticed { signal, known, latency: now.saturating_sub(looked) });
-        actions.push(Action::Resumed { requested: self.saved.requested });
+        actions.push(Action::Resumed(self.saved.stated));
         actions.push(Action::Look(Depth::Hot));
     }
 

@@ -1,6 +1,8 @@
 //! Stories with invented times.
 
+mod changes;
 mod clock_steps;
+mod ends;
 mod epochs;
 mod notifying;
 mod random;
@@ -54,7 +56,7 @@ fn a_slice_ends_where_the_capacity_changes() {
 fn answers_come_in_the_order_of_the_requests() {
     let mut world = World::greeted();
     world.session.step(at(2_000), Event::Request { from: HOST, request: Request::Read });
-    let refusal = Refusal { code: RefusalCode::Unsupported, text: "kind 99".to_owned() };
+    let refusal = RefusalCode::Unsupported.because("kind 99");
     world.session.step(at(2_000), Event::Unserved { from: HOST, refusal });
     world.session.step(at(2_000), Event::Request { from: HOST, request: hello(1, 1) });
     let actions = world.ask(at(2_000), Request::Read);

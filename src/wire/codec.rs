@@ -78,7 +78,7 @@ impl DecodeError {
             Self::Kind(_) => RefusalCode::Unsupported,
             _ => RefusalCode::Malformed,
         };
-        Refusal { code, text: self.to_string() }
+        code.because(self.to_string())
     }
 }
 

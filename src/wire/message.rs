@@ -30,7 +30,7 @@ pub enum Request {
     Ack(Ack),
     /// Asks for a report once memory has settled.
     WaitSettled(WaitSettled),
-    /// Asks for a report at each change, and at least this often.
+    /// Asks for a report at each change of capacity, and at least this often.
     Watch(Watch),
     /// Asks for the segments after this one.
     Segments(SegmentsAfter),
@@ -148,6 +148,8 @@ pub struct Resume {
     pub mark: Option<Mark>,
     /// What the host asked virtio-mem for, all devices together.
     pub requested: Option<Bytes>,
+    /// The boot memory that the VM was given, where the host knows it: it goes before what the guest can find.
+    pub boot: Option<Bytes>,
 }
 
 /// Counters with their carries, of one boot.
@@ -197,10 +199,11 @@ pub struct WaitSettled {
     pub timeout: Nanos,
 }
 
-/// `Watch`: report at each change, at most and at least this often.
+/// `Watch`: report at each change of capacity, and at least this often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
-    /// The least time between two reports, and the most without a change.
+    /// The most time between two reports; of the changes within it, the first is told at once, the others with the next
+    /// report.
     pub interval: Nanos,
 }
 
@@ -286,18 +289,15 @@ pub struct Report {
     pub base: Usage,
     /// The resume that opened the epoch.
     pub resume: Option<Resumed>,
-    /// What was appended since: behind all of the above on the wire, see [`Tail`].
+    /// Behind all of the above on the wire, see [`Tail`].
     #[serde(skip)]
     pub tail: Tail,
 }
 
-/// Fields appended to [`Report`] after the first build of version 1. They follow its payload, and are left out where
-/// all have their default; a report without them reads as if they had.
+/// What most reports have nothing of: it follows the payload of [`Report`], and is left out where all of it has its
+/// default. A report without it, or without its later fields, reads as if they had.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tail {
-    /// `resume.detected` came at most this long after the guest ran again: the time, on its monotonic clock, since the
-    /// signals had last been looked at.
-    pub latency: Option<Nanos>,
     /// Whether a checkpoint holds the count.
     pub held: bool,
     /// What the host should know of this epoch; each at most once.
@@ -305,7 +305,9 @@ pub struct Tail {
     /// Segments that wait for an ack.
     pub segments_waiting: u32,
     /// Segments that a full ring has dropped, in this boot.
-    pub segments_lost: u64,
+    pub segments_dropped: u64,
+    /// Bytes that were skipped on the agent's connections as no frame, in this boot: see [`crate::wire::Decoder`].
+    pub garbage_bytes: u64,
 }
 
 /// Something out of the ordinary in an epoch.
@@ -316,7 +318,7 @@ pub enum Finding {
     /// The host's mark of this boot was ahead of the counters, which were raised to it.
     Rollback,
     /// The host's mark was of another boot, and ignored.
-    ForeignMark,
+    MarkIgnored,
     /// `CLOCK_REALTIME` moved against `CLOCK_MONOTONIC`: the clock was set, or the VM paused.
     ClockStep,
     /// `CLOCK_MONOTONIC` jumped past the cap: a pause that nobody announced, or a guest that was starved.
@@ -358,6 +360,8 @@ pub struct Resumed {
     pub signal: Signal,
     /// When, on `CLOCK_MONOTONIC`.
     pub detected: Nanos,
+    /// How long after the guest ran again, at most: `detected` − the last look before it. `None` where there was none.
+    pub latency_max: Option<Nanos>,
 }
 
 /// What told of a resume.
@@ -391,6 +395,16 @@ pub struct Refusal {
     pub code: RefusalCode,
     /// For a person.
     pub text: String,
+    /// With [`RefusalCode::StaleEpoch`], the highest number that was named: the host mints above it.
+    pub latest: Option<u64>,
+}
+
+impl RefusalCode {
+    /// A refusal of this kind.
+    #[must_use]
+    pub fn because(self, text: impl Into<String>) -> Refusal {
+        Refusal { code: self, text: text.into(), latest: None }
+    }
 }
 
 /// What kind of refusal.
@@ -404,7 +418,7 @@ pub enum RefusalCode {
     Malformed,
     /// A request before `Hello`.
     Handshake,
-    /// An epoch older than the current one.
+    /// An epoch older than the latest that was named.
     StaleEpoch,
     /// An epoch or report this agent does not know.
     UnknownEpoch,

@@ -7,7 +7,7 @@ mod messages;
 
 pub(crate) use messages::report as full_report;
 
-use guestmeter::capacity::{MemoryState, Source};
+use guestmeter::capacity::{BootPrecision, MemoryState, Source};
 use guestmeter::wire::message::{Finding, Message, Reason, RefusalCode, Reply, Request, Signal};
 use guestmeter::wire::{DecodeError, Decoder, Frame, decode, encode};
 use serde::de::DeserializeOwned;
@@ -16,7 +16,7 @@ use std::mem::discriminant;
 use std::path::PathBuf;
 
 /// What reading a report costs on the wire: a day-old sandbox with every field set, header included.
-const TYPICAL_REPORT_MAX: usize = 324;
+const TYPICAL_REPORT_MAX: usize = 348;
 
 /// The files that hold no message of their own.
 const FRAME_RULES: [&str; 7] = [
@@ -120,11 +120,13 @@ fn every_variant_of_an_enum_stands_in_a_golden_file() {
     let (mut sources, mut findings) = (BTreeSet::new(), BTreeSet::new());
     let (mut reasons, mut states, mut signals, mut codes) =
         (HashSet::new(), HashSet::new(), HashSet::new(), HashSet::new());
+    let mut boots = HashSet::new();
     for message in messages::all().into_iter().flat_map(|(_, messages)| messages) {
         match message {
             Message::Reply(Reply::Report(report)) => {
                 sources.extend(report.memory.sources);
                 findings.extend(report.tail.findings);
+                boots.extend(report.memory.boot_precision.as_ref().map(discriminant));
                 reasons.insert(discriminant(&report.reason));
                 states.insert(discriminant(&report.memory.state));
                 signals.extend(report.resume.map(|resume| discriminant(&resume.signal)));
@@ -137,6 +139,7 @@ fn every_variant_of_an_enum_stands_in_a_golden_file() {
     }
     assert_eq!(sources.len(), variants::<Source>());
     assert_eq!(findings.len(), variants::<Finding>());
+    assert_eq!(boots.len(), variants::<BootPrecision>());
     assert_eq!(reasons.len(), variants::<Reason>());
     assert_eq!(states.len(), variants::<MemoryState>());
     assert_eq!(signals.len(), variants::<Signal>());

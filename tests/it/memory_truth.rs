@@ -3,8 +3,8 @@
 
 use crate::fixtures::write_kpageflags;
 use guestmeter::agent::witness::{Look, Sight, Witness};
-use guestmeter::capacity::{Precision, Remark};
-use guestmeter::kernel::{BootPrecision, Options, Roots};
+use guestmeter::capacity::{BootPrecision, Precision, Remark, Source, Stated};
+use guestmeter::kernel::{Options, Roots};
 use guestmeter::units::{Bytes, Nanos};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -105,7 +105,7 @@ fn holds(sight: &Sight, truth: Bytes) -> bool {
 fn the_changed_guests_are_exact_unchanged() {
     for (fixture, mib) in [("6.12-130", 130), ("6.12-plain", 0), ("6.12-0", 0), ("6.12-two-devices", 388)] {
         let sight = Tree::of(fixture).look();
-        assert_eq!(sight.boot, Some(BootPrecision::Exact), "{fixture}");
+        assert_eq!(sight.capacity.memory.boot_precision, Some(BootPrecision::Exact), "{fixture}");
         assert_eq!(sight.capacity.memory.precision, Precision::Exact, "{fixture}");
         if mib != 388 {
             assert_eq!(sight.capacity.memory.plugged, Some(Bytes::mib(mib)), "{fixture}");
@@ -127,7 +127,7 @@ fn a_device_tree_is_a_lower_bound() {
     tree.write("proc/meminfo", "MemTotal: 490000 kB\n");
     let sight = tree.look();
     assert_eq!(
-        (sight.capacity.memory.boot, sight.boot),
+        (sight.capacity.memory.boot, sight.capacity.memory.boot_precision),
         (Some(Bytes::mib(510)), Some(BootPrecision::LowerBound))
     );
     assert!(
@@ -143,10 +143,13 @@ fn without_a_memory_map_boot_is_iomems_else_the_blocks_upper_bound() {
     let tree = Tree::of("6.12-plain");
     tree.drop("sys/firmware/memmap");
     let sight = tree.look();
-    assert_eq!((sight.capacity.memory.boot, sight.boot), (Some(Bytes::mib(512)), Some(BootPrecision::Exact)));
+    assert_eq!(
+        (sight.capacity.memory.boot, sight.capacity.memory.boot_precision),
+        (Some(Bytes::mib(512)), Some(BootPrecision::Exact))
+    );
     let sight = tree.hide_iomem().block(4).look();
     assert_eq!(
-        (sight.capacity.memory.boot, sight.boot),
+        (sight.capacity.memory.boot, sight.capacity.memory.boot_precision),
         (Some(Bytes::mib(640)), Some(BootPrecision::UpperBound))
     );
 }
@@ -156,7 +159,7 @@ fn without_a_memory_map_boot_is_iomems_else_the_blocks_upper_bound() {
 fn boot_is_unknown_where_virtio_mems_blocks_cannot_be_told_from_its() {
     let tree = Tree::of("6.12-1024");
     let sight = tree.drop("sys/firmware").hide_iomem().look();
-    assert_eq!((sight.capacity.memory.boot, sight.boot), (None, None));
+    assert_eq!((sight.capacity.memory.boot, sight.capacity.memory.boot_precision), (None, None));
     assert_eq!(sight.capacity.memory.precision, Precision::Bounded);
     assert!(holds(&sight, Bytes::mib(1024)), "{:?}", sight.capacity.memory);
 }
@@ -247,7 +250,7 @@ fn nothing_to_read_is_unknown_and_never_zero() {
     tree.write("proc/meminfo", "MemTotal:        2097152 kB\nMemFree:         2080000 kB\n");
     let sight = tree.look();
     assert_eq!(plugged(&sight), (Precision::Bounded, None));
-    assert_eq!((sight.capacity.memory.added, sight.boot), (None, None));
+    assert_eq!((sight.capacity.memory.added, sight.capacity.memory.boot_precision), (None, None));
     let tree = Tree::of("6.12-plain");
     assert_eq!(
         plugged(&tree.drop("sys/bus").look()),
@@ -277,7 +280,42 @@ fn holes_low_in_ram_are_ram() {
     }
     let sight = tree.look();
     assert_eq!(
-        (sight.capacity.memory.boot, sight.boot),
+        (sight.capacity.memory.boot, sight.capacity.memory.boot_precision),
         (Some(Bytes::mib(16_188)), Some(BootPrecision::Exact))
+    );
+}
+
+/// What the host says goes before what the guest can find, and is held against it.
+#[test]
+fn boot_memory_that_the_host_states_is_reported_as_its_word() {
+    let told = |tree: &Tree, mib: u64| {
+        let mut witness = Witness::open(tree.options(), Vec::new(), None);
+        witness.look(Nanos::SECOND, Look::Full);
+        witness.resumed(Stated { requested: None, boot: Some(Bytes::mib(mib)) });
+        witness.look(Nanos::SECOND, Look::Tick)
+    };
+    let contradiction =
+        |sight: &Sight| sight.remarks.iter().any(|remark| matches!(remark, Remark::BootContradicted { .. }));
+    let sight = told(&Tree::of("6.12-130"), 512);
+    let memory = &sight.capacity.memory;
+    assert_eq!((memory.boot, memory.boot_precision), (Some(Bytes::mib(512)), Some(BootPrecision::Exact)));
+    assert!(memory.sources.contains(&Source::Host) && !memory.sources.contains(&Source::FirmwareMemmap));
+    assert_eq!((plugged(&sight), contradiction(&sight)), ((Precision::Exact, Some(Bytes::mib(130))), false));
+
+    // More than there is: it was the host that gave it, and what speaks against it is said.
+    let sight = told(&Tree::of("6.12-130"), 600);
+    assert_eq!((sight.capacity.memory.boot, contradiction(&sight)), (Some(Bytes::mib(600)), true));
+    // Less than Linux has: no exact number.
+    let sight = told(&Tree::of("6.12-plain"), 64);
+    assert_eq!((sight.capacity.memory.precision, contradiction(&sight)), (Precision::Bounded, true));
+
+    // Where the guest cannot tell boot's blocks from virtio-mem's, the total is known all the same, within bounds.
+    let masked = Tree::of("6.12-1024");
+    masked.drop("sys/firmware").hide_iomem();
+    let sight = told(&masked, 512);
+    assert_eq!(sight.capacity.memory.boot, Some(Bytes::mib(512)));
+    assert!(
+        sight.capacity.memory.precision == Precision::Bounded && holds(&sight, Bytes::mib(1024)),
+        "{sight:?}"
     );
 }

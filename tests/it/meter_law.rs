@@ -148,7 +148,7 @@ fn factors(rate: Rate) -> [i128; 3] {
 
 /// Everything a bill or a verdict could be lowered by, in one list.
 fn rising(usage: &Usage) -> Vec<u128> {
-    let Amounts { active, memory, cpu } = usage.dropped;
+    let Amounts { active, memory, cpu, .. } = usage.dropped;
     let narrow = [
         usage.active.whole,
         usage.memory.whole,

@@ -35,7 +35,7 @@ fn noticed_and_named(template: &Saved, signal: Signal) {
     let provisional = noticed(&platform, &mut vm);
     let told = provisional.resume.expect("a resume");
     assert_eq!(told.signal, signal);
-    let latency = provisional.tail.latency.expect("how late it was noticed at most");
+    let latency = provisional.resume.and_then(|it| it.latency_max).expect("how late it was noticed at most");
     assert!(u128::from(latency.0) <= (2 * TICK).as_nanos(), "{latency}");
     assert!(!provisional.tail.held);
     let gone = passed(&last, &provisional);

@@ -208,6 +208,9 @@ pub(super) struct ResumeArgs {
     /// What virtio-mem was asked for, all devices together and without boot memory: 512M, 1GiB
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(super) expect: Option<Bytes>,
+    /// The boot memory that the VM was given: the report then has it, and not what the guest finds
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(super) boot: Option<Bytes>,
     /// The last report known of this sandbox, as --json printed it; - for standard input
     ///
     /// A guest that was restored from an older snapshot has counters behind it; they are raised to it, so that what it

@@ -1,5 +1,6 @@
 //! Why a command stopped, and the exit code that says so (protocol.md, sysexits.h).
 
+use crate::host::LineError;
 use crate::host::explain::lines::{LinesCause, LinesError};
 use crate::host::ledger::{ImportError, LedgerCause, LedgerError, LedgerFault, LocationError};
 use crate::host::listen::{ListenError, PlaceError};
@@ -148,10 +149,10 @@ impl CliError {
             Self::Listen(_) => UNREACHABLE,
             Self::Worker(error) => of_worker(error),
             Self::Open { .. } => NO_INPUT,
-            Self::Replay(ReplayError { cause: ReplayCause::Read(_), .. }) => INPUT_OUTPUT,
+            Self::Replay(ReplayError { cause: ReplayCause::Line(LineError::Read(_)), .. }) => INPUT_OUTPUT,
             Self::Replay(_) | Self::Mark { .. } | Self::MarkSize { .. } => BAD_DATA,
             Self::TierFile { .. } | Self::Price(_) => BAD_DATA,
-            Self::Lines(LinesError { cause: LinesCause::Read(_), .. }) => INPUT_OUTPUT,
+            Self::Lines(LinesError { cause: LinesCause::Text(LineError::Read(_)), .. }) => INPUT_OUTPUT,
             Self::Lines(_) => BAD_DATA,
             Self::Import(ImportError::Read { .. }) => INPUT_OUTPUT,
             Self::Import(ImportError::Line { .. }) => BAD_DATA,

@@ -39,6 +39,7 @@ pub(super) async fn run(args: ResumeArgs, output: &mut Output) -> Result<Outcome
         at: unix_now(),
         mark,
         requested: args.expect,
+        boot: args.boot,
     };
     let client = client(args.target.clone(), args.retry_for);
     let Named { mut conversation, reading, before } = match name(&client, resume).await {
@@ -105,7 +106,7 @@ fn number(welcome: &Welcome, resume: &Resume) -> u64 {
 fn notable(report: &Report) -> bool {
     let short = matches!(report.memory.state, MemoryState::Short | MemoryState::Over);
     let told = |finding| report.tail.findings.contains(&finding);
-    short || told(Finding::Clone) || told(Finding::Rollback) || told(Finding::ForeignMark)
+    short || told(Finding::Clone) || told(Finding::Rollback) || told(Finding::MarkIgnored)
 }
 
 fn read_mark(file: &Path, sandbox: &str) -> Result<Mark, CliError> {

@@ -11,16 +11,18 @@
 //! | `{"type":"charge","sandbox","from","to","active_ns"}` | what another system charged for a window |
 //! | `{"type":"tier","memory_mib"}` | a size that has a price |
 //!
-//! Instants are RFC 3339 or integer ns since the Unix epoch.
+//! Instants are RFC 3339 or integer ns since the Unix epoch; what ends in `_ns` is a number or a decimal string.
 
 use super::books::{Books, Charge, Entry, Found, Happening, What};
+use crate::host::json_integer::Wide;
+use crate::host::json_lines::{JsonLines, LineError};
 use crate::host::ledger::{Instant, LINE_MAX};
 use crate::host::reconcile::Size;
 use crate::host::text::Safe;
 use crate::units::{MilliCpu, Nanos};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Read};
+use std::io::BufRead;
 
 /// Why a file holds no books.
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +39,9 @@ pub struct LinesError {
 /// What is wrong with a line.
 #[derive(Debug, thiserror::Error)]
 pub enum LinesCause {
-    /// The file cannot be read.
-    #[error("reading: {0}")]
-    Read(#[from] io::Error),
-    /// The line is too long to be one of a book.
-    #[error("longer than {LINE_MAX} bytes")]
-    TooLong,
+    /// There is no line.
+    #[error(transparent)]
+    Text(#[from] LineError),
     /// The line is none of a book.
     #[error("not a line of a book: {}", Safe(&.0.to_string()))]
     Json(#[from] serde_json::Error),
@@ -85,8 +84,8 @@ enum Line {
         sandbox: String,
         at: Instant,
         boot_id: String,
-        active_ns: u64,
-        dropped_ns: u64,
+        active_ns: Wide<u64>,
+        dropped_ns: Wide<u64>,
     },
     Verdict {
         sandbox: String,
@@ -103,7 +102,7 @@ enum Line {
         sandbox: String,
         from: Instant,
         to: Instant,
-        active_ns: u64,
+        active_ns: Wide<u64>,
     },
     Tier {
         memory_mib: u64,
@@ -131,25 +130,17 @@ enum WorkerKind {
 ///
 /// # Errors
 /// The first line that does not fit, by its number.
-pub fn read(mut input: impl BufRead, name: &str, sandbox: &str) -> Result<Books, LinesError> {
+pub fn read(input: impl BufRead, name: &str, sandbox: &str) -> Result<Books, LinesError> {
     let mut reading = Reading::new(sandbox);
-    let mut text = Vec::new();
-    let mut line = 0;
+    let mut lines = JsonLines::new(input, LINE_MAX);
     loop {
-        line += 1;
-        let fault = |cause| LinesError { name: name.to_owned(), line, cause };
-        text.clear();
-        let read = input.by_ref().take(LINE_MAX + 1).read_until(b'\n', &mut text);
-        let read = read.map_err(|error| fault(error.into()))?;
-        if read as u64 > LINE_MAX {
-            return Err(fault(LinesCause::TooLong));
-        }
-        if read == 0 {
-            return Ok(reading.finish());
-        }
-        if !text.trim_ascii().is_empty() {
-            reading.line(&text).map_err(fault)?;
-        }
+        let taken = match lines.next() {
+            Ok(Some([])) => Ok(()),
+            Ok(Some(text)) => reading.line(text),
+            Ok(None) => return Ok(reading.finish()),
+            Err(cause) => Err(cause.into()),
+        };
+        taken.map_err(|cause| LinesError { name: name.to_owned(), line: lines.number, cause })?;
     }
 }
 
@@ -191,7 +182,7 @@ impl Reading {
                 if at.0 < first.0 {
                     *first = (at.0, sandbox.clone());
                 }
-                let (active, dropped) = (Nanos(active_ns), Nanos(dropped_ns));
+                let (active, dropped) = (Nanos(active_ns.0), Nanos(dropped_ns.0));
                 self.happened(&sandbox, at.0, What::Report { boot_id, active, dropped, also_of: None });
             }
             Line::Verdict { sandbox, at, verdict, detail } => {
@@ -204,7 +195,7 @@ impl Reading {
             }
             Line::Charge { sandbox, from, to, active_ns } => {
                 if sandbox == self.books.sandbox {
-                    self.books.charged.push(Charge { from: from.0, to: to.0, active: Nanos(active_ns) });
+                    self.books.charged.push(Charge { from: from.0, to: to.0, active: Nanos(active_ns.0) });
                 }
             }
             Line::Tier { memory_mib } => self.books.tiers_mib.push(memory_mib),

@@ -180,7 +180,12 @@ pub(super) async fn update(
 
 fn account(row: &AnyRow) -> Result<Account, Fault> {
     let boot_id: Option<Vec<u8>> = row.try_get(3)?;
-    let counters = Counters { active: count(row, 4)?, memory: count(row, 6)?, cpu: count(row, 8)? };
+    let counters = Counters {
+        active: count(row, 4)?,
+        memory: count(row, 6)?,
+        cpu: count(row, 8)?,
+        cpu_used: Nanos::ZERO,
+    };
     let mark = boot_id.map(|bytes| id_of(bytes).map(|boot_id| Mark { boot_id, counters })).transpose()?;
     Ok(Account {
         sandbox: row.try_get(0)?,

@@ -10,11 +10,12 @@ use super::open::Writing;
 use super::post::pruned_before;
 use super::rows;
 use super::usage::Book;
+use crate::host::json_lines::{JsonLines, LineError};
 use crate::host::text::Safe;
 use crate::units::Nanos;
 use sqlx::{AnyConnection, Row};
 use std::collections::HashSet;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
 /// Rows that go into one statement.
 const BATCH: usize = 500;
@@ -121,27 +122,22 @@ impl Import<'_> {
     async fn all(
         &mut self,
         writing: &mut Writing<'_>,
-        mut input: impl BufRead,
+        input: impl BufRead,
         mut on_bytes: impl FnMut(u64),
     ) -> Result<(), ImportError> {
-        let mut text = Vec::new();
-        let (mut line, mut bytes) = (0, 0);
+        let mut lines = JsonLines::new(input, LINE_MAX);
         loop {
-            line += 1;
-            text.clear();
-            let read = input.by_ref().take(LINE_MAX + 1).read_until(b'\n', &mut text);
-            let read = read.map_err(|error| ImportError::Read { name: self.name.to_owned(), line, error })?;
-            let read = u64::try_from(read).unwrap_or(u64::MAX);
-            if read == 0 {
-                break;
-            }
-            if read > LINE_MAX {
-                return Err(self.refuse(line, format!("longer than {LINE_MAX} bytes")));
-            }
-            bytes += read;
-            on_bytes(bytes);
-            if !text.trim_ascii().is_empty() {
-                self.take(writing, line, &text).await?;
+            let text = match lines.next() {
+                Ok(Some(text)) => text.to_owned(),
+                Ok(None) => break,
+                Err(LineError::Read(error)) => {
+                    return Err(ImportError::Read { name: self.name.to_owned(), line: lines.number, error });
+                }
+                Err(fault) => return Err(self.refuse(lines.number, fault.to_string())),
+            };
+            on_bytes(lines.bytes);
+            if !text.is_empty() {
+                self.take(writing, lines.number, &text).await?;
             }
         }
         self.flush(writing.connection(), Book::Cell).await?;

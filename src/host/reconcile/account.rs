@@ -100,6 +100,7 @@ impl Account {
             active: Count::from_total(u128::from(boot.mark.active.0)),
             memory: Count::from_total(boot.mark.memory.0),
             cpu: Count::from_total(boot.mark.cpu.0),
+            cpu_used: Nanos::ZERO,
         };
         Some(Mark { boot_id, counters })
     }

@@ -57,7 +57,7 @@ pub struct Claim {
     /// The capacity it confirms.
     pub size: Confirmed,
     /// Segments that a full ring has dropped, in this boot.
-    pub segments_lost: u64,
+    pub segments_dropped: u64,
     /// Segments that wait for an ack.
     pub segments_waiting: u32,
     /// It answers a checkpoint: the count is held from here on.
@@ -200,7 +200,7 @@ impl Claim {
             dropped: usage.dropped.active,
             dropped_base: base.dropped.active,
             size: Confirmed { memory: report.memory.total(), cpu: Some(report.cpu.effective) },
-            segments_lost: report.tail.segments_lost,
+            segments_dropped: report.tail.segments_dropped,
             segments_waiting: report.tail.segments_waiting,
             checkpoint: report.reason == Reason::Checkpoint && report.tail.held,
             restarted: report.reason == Reason::Boot,

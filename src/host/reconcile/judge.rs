@@ -156,7 +156,7 @@ fn credit_claim(state: &mut State, index: usize, claim: &Claim, policy: &Policy)
     let mut boot = state.take_boot(claim.boot_id);
     boot.mark = boot.mark.max(&claim.usage);
     boot.dropped = claim.dropped;
-    boot.segments_lost = claim.segments_lost;
+    boot.segments_dropped = claim.segments_dropped;
     boot.named = true;
     state.put_boot(boot);
     lifecycle::answered(state, index, at, claim.checkpoint);
@@ -207,7 +207,7 @@ fn gaps(state: &State, claim: &Claim, first: bool, found: &mut Found) {
     if since > Nanos::ZERO {
         gap(if claim.restarted || known.is_none() { GapCause::Start } else { GapCause::Cap }, since);
     }
-    if claim.segments_lost > before.segments_lost {
+    if claim.segments_dropped > before.segments_dropped {
         gap(GapCause::SegmentsLost, Nanos::ZERO);
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct Boot {
     pub id: Id,
     pub mark: Totals,
     pub dropped: Nanos,
-    pub segments_lost: u64,
+    pub segments_dropped: u64,
     /// Whether any of it was of a named epoch.
     pub named: bool,
 }

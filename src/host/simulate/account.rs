@@ -4,7 +4,7 @@ use super::law::{Breach, Invariant, hold};
 use super::memory::{Three, add, least, less, most, over, within};
 use super::shadow::{Reach, totals};
 use crate::meter::{ACTIVE_UNIT, CPU_UNIT, Count, MEMORY_UNIT, Rate, Usage};
-use crate::units::Bytes;
+use crate::units::{Bytes, Nanos};
 use crate::wire::message::{Boundary, Counters, Epoch, Id, Mark, Report, Segment};
 
 /// What is less than these is carried.
@@ -416,7 +416,7 @@ fn narrow(amount: u128) -> u64 {
 }
 
 fn counted([active, memory, cpu]: Three) -> Counters {
-    Counters { active: count(active), memory: count(memory), cpu: count(cpu) }
+    Counters { active: count(active), memory: count(memory), cpu: count(cpu), cpu_used: Nanos::ZERO }
 }
 
 fn count<const UNIT: u64>(total: u128) -> Count<UNIT> {

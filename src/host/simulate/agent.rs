@@ -7,7 +7,7 @@ use super::shadow::{Reach, Shadow};
 use super::slice::{Before, GuestNow, Shown};
 use crate::session::{Action, ConnectionId, Depth, Event, Limits, Myself, Session};
 use crate::units::Nanos;
-use crate::wire::message::{Agent, Id, Refusal, RefusalCode, Reply, Request};
+use crate::wire::message::{Agent, Id, RefusalCode, Reply, Request};
 
 /// Looks in one wake-up.
 const LOOKS_MAX: usize = 3;
@@ -218,7 +218,7 @@ impl Turn<'_> {
             Request::Resume(_) | Request::Checkpoint(_) | Request::Ack(_) | Request::Segments(_)
         );
         if unknown && self.guest.build == Build::Old {
-            let refusal = Refusal { code: RefusalCode::Unsupported, text: "not served".to_owned() };
+            let refusal = RefusalCode::Unsupported.because("not served");
             return Event::Unserved { from, refusal };
         }
         Event::Request { from, request }
@@ -266,7 +266,7 @@ impl Turn<'_> {
     fn act(&mut self, action: Action) -> Result<(), Breach> {
         match action {
             Action::Look(depth) => self.looks.push(depth),
-            Action::Resumed { requested } => self.guest.memory.resumed(requested),
+            Action::Resumed(stated) => self.guest.memory.resumed(stated.requested),
             Action::Save => {
                 let saved = self.process.session.saved().clone();
                 let shadow = self.process.shadow.saved(&saved);

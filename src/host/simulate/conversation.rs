@@ -94,6 +94,7 @@ impl World {
                     at,
                     mark,
                     requested,
+                    boot: None,
                 })
             }
             Question::Checkpoint(row) => {

@@ -1,6 +1,6 @@
 //! A virtio-mem device, and what an agent sees of it.
 
-use crate::capacity::{Capacity, Cpu, Memory, MemoryState, Precision};
+use crate::capacity::{BootPrecision, Capacity, Cpu, Memory, MemoryState, Precision};
 use crate::meter::Rate;
 use crate::units::{Bytes, MilliCpu, Nanos};
 
@@ -89,6 +89,7 @@ impl Device {
         let requested = if self.told { Some(self.requested) } else { self.told_by_host };
         let memory = Memory {
             boot: Some(self.boot),
+            boot_precision: Some(BootPrecision::Exact),
             requested,
             plugged,
             added: plugged,

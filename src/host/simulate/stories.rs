@@ -114,6 +114,7 @@ impl Story {
             at: Nanos::ZERO,
             mark: None,
             requested: None,
+            boot: None,
         }
     }
 
@@ -192,7 +193,7 @@ fn a_mark_of_another_boot_is_ignored_and_reported() {
     let foreign = Mark { boot_id: Id([9; 16]), counters };
     let resume = Resume { mark: Some(foreign), ..story.resume(Story::minted(50)) };
     let report = story.report(0, Request::Resume(resume));
-    assert_eq!(report.tail.findings, [Finding::ForeignMark]);
+    assert_eq!(report.tail.findings, [Finding::MarkIgnored]);
     assert_eq!(report.usage.rebased, usage.rebased);
     // To the host that is a stranger's epoch: it gives the life a name of its own again.
     story.world.numbers = 50;

@@ -57,6 +57,7 @@ impl World {
                 at: Nanos::ZERO,
                 mark: None,
                 requested: None,
+                boot: None,
             }),
             _ => Request::Segments(SegmentsAfter { epoch: unknown, seq }),
         })

@@ -89,6 +89,7 @@ pub(super) async fn resume(
         at: named.at,
         mark,
         requested: named.requested,
+        boot: None,
     };
     let asked = clock.now().unix;
     let reading = conversation.resume(resume).await?;

@@ -18,6 +18,7 @@ fn resume(number: u64) -> Resume {
         at: Nanos::ZERO,
         mark: None,
         requested: None,
+        boot: None,
     }
 }
 
@@ -257,15 +258,19 @@ fn of_seconds(seconds: u64) -> Counters {
         active: Count { whole: seconds, carry: 5 },
         memory: Count { whole: seconds * 512, carry: 6 },
         cpu: Count { whole: seconds * 2000, carry: 7 },
+        // Nothing counts it yet.
+        cpu_used: Nanos::ZERO,
     }
 }
 
 #[test]
 fn counters_behind_the_hosts_mark_are_raised_with_their_base_and_that_is_no_usage() {
     let mut world = named();
-    let mark = Mark { boot_id: Id([9; 16]), counters: of_seconds(1_000) };
+    let counters = Counters { cpu_used: Nanos(9), ..of_seconds(1_000) };
+    let mark = Mark { boot_id: Id([9; 16]), counters };
     let report = one_report(&world.ask(at(3_000), Request::Resume(Resume { mark: Some(mark), ..resume(2) })));
-    assert_eq!(Counters::from(&report.base), of_seconds(1_000));
+    assert_eq!(Counters::from(&report.base), counters);
+    assert_eq!(report.usage.rebased.cpu_used, Nanos(9));
     assert_eq!(report.usage.since(&report.base), Counters::default());
     assert_eq!(report.usage.rebased.active, Nanos(997_000_000_005));
     assert_eq!(report.tail.findings, [Finding::Rollback]);
@@ -290,7 +295,7 @@ fn a_mark_behind_the_counters_changes_nothing_and_one_of_another_boot_is_ignored
     let foreign = Mark { boot_id: Id([8; 16]), counters: of_seconds(1_000) };
     let report =
         one_report(&world.ask(at(4_000), Request::Resume(Resume { mark: Some(foreign), ..resume(3) })));
-    assert_eq!(report.tail.findings, [Finding::ForeignMark]);
+    assert_eq!(report.tail.findings, [Finding::MarkIgnored]);
     let absurd = Mark { boot_id: Id([9; 16]), counters: of_seconds(u64::MAX / 2000) };
     let absurd = Request::Resume(Resume { mark: Some(absurd), ..resume(4) });
     assert_eq!(one_refusal(&world.ask(at(5_000), absurd)), RefusalCode::Malformed);
@@ -323,7 +328,7 @@ fn two_signals_of_one_resume_are_one_resume() {
     world.wake(at(4_000), None);
     let report = one_report(&world.ask(at(4_500), paused(2)));
     assert_eq!(report.resume.map(|resume| resume.detected), Some(at(3_500).monotonic));
-    assert_eq!(report.tail.latency, Some(Nanos(500_000_000)));
+    assert_eq!(report.resume.unwrap().latency_max, Some(Nanos(500_000_000)));
     assert_eq!(report.usage.since(&report.base).active.total(), 1_000_000_000);
     world.signals = Signals { vmgenid: Some(1), ..vmclock(3) };
     world.wake(at(5_000), None);
@@ -485,5 +490,37 @@ fn a_restarted_agent_still_knows_what_the_host_asked_for() {
     let requested = Some(Bytes::mib(64));
     world.ask(at(3_000), Request::Resume(Resume { requested, ..resume(2) }));
     let mut world = World::new(Some(world.session.saved().clone()));
-    assert!(world.wake(at(4_000), None).contains(&Action::Resumed { requested }));
+    assert!(world.wake(at(4_000), None).contains(&Action::Resumed(Stated { requested, boot: None })));
+}
+
+#[test]
+fn a_stale_epoch_is_refused_with_the_latest_number() {
+    let mut world = World::greeted();
+    world.ask(at(2_000), fresh(7));
+    for stale in [paused(4), fresh(7 - 1), checkpoint(1)] {
+        let [refusal] = refusals(&world.ask(at(3_000), stale)).try_into().unwrap();
+        assert_eq!((refusal.code, refusal.latest), (RefusalCode::StaleEpoch, Some(7)));
+    }
+    let [refusal] = refusals(&world.ask(at(3_000), checkpoint(9))).try_into().unwrap();
+    assert_eq!((refusal.code, refusal.latest), (RefusalCode::UnknownEpoch, None));
+}
+
+#[test]
+fn how_late_a_resume_is_known_at_most_is_the_time_since_the_last_look() {
+    let mut world = World::greeted();
+    world.ask(at(2_000), fresh(1));
+    world.wake(at(7_000), None);
+    let report = one_report(&world.ask(at(8_500), paused(2)));
+    let resumed = report.resume.unwrap();
+    assert_eq!((resumed.detected, resumed.latency_max), (at(8_500).monotonic, Some(Nanos(1_500_000_000))));
+}
+
+#[test]
+fn what_the_host_says_of_boot_memory_reaches_the_edge_and_a_restarted_agent() {
+    let mut world = World::greeted();
+    let stated = Stated { requested: Some(Bytes::mib(64)), boot: Some(Bytes::mib(512)) };
+    let resume = Resume { requested: stated.requested, boot: stated.boot, ..resume(2) };
+    assert!(world.ask(at(3_000), Request::Resume(resume)).contains(&Action::Resumed(stated)));
+    let mut world = World::new(Some(world.session.saved().clone()));
+    assert!(world.wake(at(4_000), None).contains(&Action::Resumed(stated)));
 }

@@ -34,6 +34,7 @@ fn resume(number: u8, paused: bool) -> Request {
         at: Nanos::ZERO,
         mark: None,
         requested: Some(Bytes::mib(64)),
+        boot: None,
     })
 }
 

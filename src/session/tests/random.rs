@@ -12,6 +12,7 @@ enum Step {
     Plug(u64),
     Connect,
     Close(u64),
+    End(u64),
     Ask(u64, u8),
     Hotplug,
     Restart,
@@ -25,6 +26,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u64..8).prop_map(|units| Step::Plug(units * 2)),
         2 => Just(Step::Connect),
         1 => (0u64..8).prop_map(Step::Close),
+        1 => (0u64..8).prop_map(Step::End),
         8 => (0u64..8, 0u8..10).prop_map(|(who, what)| Step::Ask(who, what)),
         1 => Just(Step::Hotplug),
         1 => Just(Step::Restart),
@@ -80,6 +82,7 @@ proptest! {
                     seen.open.remove(&ConnectionId(who));
                     Some(closed(ConnectionId(who)))
                 }
+                Step::End(who) => Some(Event::Ended(ConnectionId(who))),
                 Step::Ask(who, what) => {
                     let from = ConnectionId(who);
                     if world.session.accepts(from) {
@@ -114,13 +117,14 @@ proptest! {
                             prop_assert!(now >= active, "usage went down");
                             active = now;
                         }
-                        // Unasked comes why nobody more is served, to who has just come, and what is watched, each interval.
+                        // Unasked comes why nobody more is served, to who has just come, and what is watched: each interval, and
+                        // of one change in each.
                         if matches!(reply, Reply::Error(Refusal { code: RefusalCode::Busy, .. })) && *to == ConnectionId(connections) {
                             continue;
                         }
                         let open = seen.open.entry(*to).or_default();
                         *open -= 1;
-                        let intervals = seen.watching.get(to).map_or(0, |since| 1 + (waited - since) / WATCH_MILLIS);
+                        let intervals = seen.watching.get(to).map_or(0, |since| 2 + 2 * ((waited - since) / WATCH_MILLIS));
                         prop_assert!(*open + i64::try_from(intervals).unwrap() >= 0, "more answers than requests");
                     }
                     Action::Close { connection, .. } => {
@@ -128,7 +132,7 @@ proptest! {
                         seen.watching.remove(connection);
                     }
                     Action::Look(_) => prop_assert!(false, "looks without end"),
-                    Action::Log(_) | Action::Resumed { .. } | Action::Dial => {}
+                    Action::Log(_) | Action::Resumed(_) | Action::Dial => {}
                 }
             }
             prop_assert!(world.session.connections() <= Limits::default().connections);

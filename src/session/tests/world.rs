@@ -1,7 +1,7 @@
 //! A session, a kernel that is looked at whenever it asks, and a host that asks.
 
 use super::*;
-use crate::capacity::{Cpu, Memory, MemoryState, Precision};
+use crate::capacity::{BootPrecision, Cpu, Memory, MemoryState, Precision};
 use crate::units::MilliCpu;
 use crate::wire::message::{Hello, Report, WaitSettled, Watch};
 
@@ -30,6 +30,7 @@ pub(super) fn capacity(plugged_mib: u64) -> Capacity {
     Capacity {
         memory: Memory {
             boot: Some(Bytes::mib(512)),
+            boot_precision: Some(BootPrecision::Exact),
             requested: None,
             plugged,
             added: plugged,

@@ -90,6 +90,7 @@ fn is_served(stored: Stored) {
         at: Nanos::ZERO,
         mark: None,
         requested: None,
+        boot: Some(Bytes::mib(64)),
     };
     let requests = [
         Request::Hello(Hello { version_min: 1, version_max: 1, nonce: 0 }),
@@ -125,6 +126,7 @@ fn capacity() -> Capacity {
     Capacity {
         memory: Memory {
             boot: some,
+            boot_precision: None,
             requested: None,
             plugged: some,
             added: some,

@@ -281,7 +281,16 @@ impl Client {
 /// The host's naming of an epoch.
 pub(crate) fn named(number: u8, paused: bool, requested: Option<Bytes>) -> Resume {
     let (epoch, sandbox) = (Id([number; 16]), "sandbox".to_owned());
-    Resume { epoch, number: number.into(), paused, sandbox, at: Nanos::ZERO, mark: None, requested }
+    Resume {
+        epoch,
+        number: number.into(),
+        paused,
+        sandbox,
+        at: Nanos::ZERO,
+        mark: None,
+        requested,
+        boot: None,
+    }
 }
 
 /// A host that agents notify.

@@ -90,7 +90,8 @@ fn a_restore_seen_in_vmclock_opens_an_epoch_is_told_and_gets_its_name_in_place()
         (told.identity.epoch.source, told.identity.epoch.id),
         (EpochSource::Provisional, Id::default())
     );
-    let (latency, since) = (told.tail.latency.unwrap(), told.clock.monotonic.0 - before.clock.monotonic.0);
+    let (latency, since) =
+        (told.resume.unwrap().latency_max.unwrap(), told.clock.monotonic.0 - before.clock.monotonic.0);
     assert!(latency <= Nanos(since), "noticed at the next tick: {latency:?}, {since} ns after it was named");
 
     let report = client.resume(named(2, true, None));

@@ -4,6 +4,7 @@ use super::{Agent, Client, PATIENCE, cpu_ticks, frame, hello};
 use guestmeter::units::{Bytes, Nanos};
 use guestmeter::wire::message::{Ack, Id, Reason, RefusalCode, Reply, Request, WaitSettled, Watch};
 use std::io::Write;
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 /// Half of what a connection may idle; far more than what an end takes, however busy the machine.
@@ -85,7 +86,56 @@ fn a_frame_is_found_after_garbage_and_in_single_bytes() {
     for byte in bytes {
         client.stream.write_all(&[byte]).unwrap();
     }
-    assert_eq!(client.report().identity.seq, 1);
+    let report = client.report();
+    assert_eq!((report.identity.seq, report.tail.garbage_bytes), (1, 46), "what was skipped is told");
+    let mut other = agent.greet();
+    other.stream.write_all(b"x").unwrap();
+    assert_eq!(other.read().tail.garbage_bytes, 47, "of all connections");
+}
+
+/// As `socat` does when its input ends.
+#[test]
+fn a_peer_that_has_closed_its_half_gets_all_its_answers() {
+    let agent = Agent::start();
+    for one_write in [true, false] {
+        let mut client = agent.connect();
+        let quiet = Nanos(300_000_000);
+        let timeout = Nanos::from_secs(60);
+        let wait = WaitSettled { expected: None, quiet, timeout };
+        let asked = [hello(1, 1), Request::Read, Request::WaitSettled(wait), Request::Read];
+        if one_write {
+            client.stream.write_all(&asked.map(frame).concat()).unwrap();
+        } else {
+            asked.into_iter().for_each(|request| client.send(request));
+        }
+        client.stream.shutdown(Shutdown::Write).unwrap();
+        assert!(matches!(client.receive(), Some(Reply::Welcome(_))));
+        assert_eq!(client.report().reason, Reason::Query);
+        assert_eq!(client.report().reason, Reason::Settled);
+        assert_eq!(client.report().reason, Reason::Query);
+        assert!(client.receive().is_none(), "then it is closed");
+    }
+}
+
+#[test]
+fn one_that_watches_on_is_served_until_it_is_gone_and_then_makes_room() {
+    let agent = Agent::start();
+    let mut client = agent.greet();
+    client.send(Request::Watch(Watch { interval: Nanos::from_secs(3600) }));
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    client.report();
+    let before = cpu_ticks(agent.pid());
+    let mut others: Vec<Client> = (0..3).map(|_| agent.greet()).collect();
+    others[0].send(Request::WaitSettled(WaitSettled {
+        expected: None,
+        quiet: Nanos::SECOND,
+        timeout: Nanos::from_secs(60),
+    }));
+    others[0].report();
+    assert!(cpu_ticks(agent.pid()) - before < 25, "an end that was seen keeps nobody awake");
+    drop(client);
+    // It is not waited for until its next report, an hour from now.
+    agent.greet_when_there_is_room();
 }
 
 #[test]

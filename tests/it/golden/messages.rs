@@ -1,6 +1,6 @@
 //! The messages that the golden files hold, one function per file.
 
-use guestmeter::capacity::{Cpu, Memory, MemoryState, Precision, Source};
+use guestmeter::capacity::{BootPrecision, Cpu, Memory, MemoryState, Precision, Source};
 use guestmeter::meter::{Amounts, Count, Rate, Usage};
 use guestmeter::units::{ByteNanos, Bytes, MilliCpu, MilliCpuNanos, Nanos};
 use guestmeter::wire::message::{
@@ -60,6 +60,7 @@ fn counters() -> Counters {
         active: Count { whole: 86_400, carry: 999_999_999 },
         memory: Count { whole: 353_894_400, carry: 1_048_575_999_999_999 },
         cpu: Count { whole: 172_800_000, carry: 999_999_999 },
+        cpu_used: Nanos::from_secs(4321),
     }
 }
 
@@ -72,11 +73,12 @@ fn resume() -> Resume {
         at: NOW_UNIX,
         mark: Some(Mark { boot_id: BOOT, counters: counters() }),
         requested: Some(SIZE),
+        boot: Some(Bytes::mib(1024)),
     }
 }
 
 fn resume_fresh() -> Resume {
-    Resume { paused: false, sandbox: "ß".to_owned(), mark: None, requested: None, ..resume() }
+    Resume { paused: false, sandbox: "ß".to_owned(), mark: None, requested: None, boot: None, ..resume() }
 }
 
 fn agent() -> Agent {
@@ -104,7 +106,7 @@ fn welcome_provisional() -> Welcome {
 }
 
 fn segments() -> Segments {
-    let segment = |seq, rate, boundary, [a, b, c]: [u64; 3]| Segment {
+    let segment = |seq, rate, boundary, [a, b, c, d]: [u64; 4]| Segment {
         epoch: NAMED,
         seq,
         rate,
@@ -113,14 +115,15 @@ fn segments() -> Segments {
             active: Count { whole: a, carry: 2 },
             memory: Count { whole: b, carry: 4 },
             cpu: Count { whole: c, carry: 6 },
+            cpu_used: Nanos(d),
         },
     };
     let rate = |mib, cpu| Some(Rate { memory: Bytes::mib(mib), cpu: MilliCpu(cpu) });
     Segments {
         segments: vec![
-            segment(200, rate(4096, 2000), Boundary::Event, [1, 3, 5]),
-            segment(201, rate(4095, 1999), Boundary::Observation, [11, 13, 15]),
-            segment(202, None, Boundary::Resume, [21, 23, 25]),
+            segment(200, rate(4096, 2000), Boundary::Event, [1, 3, 5, 7]),
+            segment(201, rate(4095, 1999), Boundary::Observation, [11, 13, 15, 17]),
+            segment(202, None, Boundary::Resume, [21, 23, 25, 27]),
         ],
         more: true,
     }
@@ -138,27 +141,33 @@ fn errors() -> Vec<Message> {
         RefusalCode::Timeout,
         RefusalCode::Internal,
     ];
-    let refusal = |(at, code)| Message::Reply(Reply::Error(Refusal { code, text: format!("because {at}") }));
+    let refusal = |(at, code): (usize, RefusalCode)| {
+        let latest = (code == RefusalCode::StaleEpoch).then_some(42);
+        Message::Reply(Reply::Error(Refusal { code, text: format!("because {at}"), latest }))
+    };
     codes.into_iter().enumerate().map(refusal).collect()
 }
 
 fn usage() -> Usage {
-    let Counters { active, memory, cpu } = counters();
+    let Counters { active, memory, cpu, cpu_used } = counters();
     Usage {
         active,
         memory,
         cpu,
+        cpu_used,
         suspended: Nanos::from_secs(7200),
         uncertain: Nanos::from_secs(3),
         rebased: Amounts {
             active: Nanos::from_secs(5),
             memory: Bytes::mib(4096) * Nanos::from_secs(5),
             cpu: MilliCpu(2000) * Nanos::from_secs(5),
+            cpu_used: Nanos(7),
         },
         dropped: Amounts {
             active: Nanos((1 << 63) + 1),
             memory: ByteNanos((1 << 127) + 1),
             cpu: MilliCpuNanos(44_000_000_000_000),
+            cpu_used: Nanos(44),
         },
         gaps: 2,
         anomalies: 1,
@@ -170,6 +179,7 @@ fn base() -> Usage {
         active: Count { whole: 43_200, carry: 1 },
         memory: Count { whole: 176_947_200, carry: 2 },
         cpu: Count { whole: 86_400_000, carry: 3 },
+        cpu_used: Nanos::from_secs(2000),
         suspended: Nanos::from_secs(3600),
         gaps: 1,
         ..Usage::default()
@@ -194,6 +204,7 @@ pub(crate) fn report() -> Report {
         },
         memory: Memory {
             boot: Some(Bytes::mib(1024)),
+            boot_precision: Some(BootPrecision::LowerBound),
             requested: Some(SIZE),
             plugged: Some(SIZE),
             added: Some(Bytes::mib(3200)),
@@ -225,7 +236,11 @@ pub(crate) fn report() -> Report {
         },
         usage: usage(),
         base: base(),
-        resume: Some(Resumed { signal: Signal::Vmclock, detected: Nanos::from_secs(86_407) }),
+        resume: Some(Resumed {
+            signal: Signal::Vmclock,
+            detected: Nanos::from_secs(86_407),
+            latency_max: Some(Nanos(1_500_000_000)),
+        }),
         tail: Tail::default(),
     }
 }
@@ -233,11 +248,11 @@ pub(crate) fn report() -> Report {
 fn tail() -> Tail {
     use Finding as F;
     Tail {
-        latency: Some(Nanos(1_500_000_000)),
         held: true,
-        findings: vec![F::Clone, F::Rollback, F::ForeignMark, F::ClockStep, F::ClockJump, F::ConnectionReset],
+        findings: vec![F::Clone, F::Rollback, F::MarkIgnored, F::ClockStep, F::ClockJump, F::ConnectionReset],
         segments_waiting: 3,
-        segments_lost: 300,
+        segments_dropped: 300,
+        garbage_bytes: 70_000,
     }
 }
 
@@ -252,6 +267,7 @@ fn report_unknown() -> Report {
         clock: Clock::default(),
         memory: Memory {
             boot: None,
+            boot_precision: None,
             requested: None,
             plugged: None,
             added: None,
@@ -291,6 +307,7 @@ fn report_plain_vm() -> Report {
         clock: Clock { monotonic: now, boottime: now, realtime_unix: NOW_UNIX },
         memory: Memory {
             boot: Some(Bytes::mib(512)),
+            boot_precision: Some(BootPrecision::Exact),
             requested: None,
             plugged: Some(Bytes::ZERO),
             added: Some(Bytes::ZERO),
@@ -341,14 +358,21 @@ fn variant(seq: u64, reason: Reason, state: MemoryState, signal: Option<Signal>)
         0 => (EpochSource::Provisional, Precision::Exact),
         _ => (EpochSource::Host, Precision::Bounded),
     };
+    let latency_max = (seq % 2 == 1).then_some(Nanos(seq));
+    let boot_precision = match seq % 4 {
+        1 => Some(BootPrecision::Exact),
+        2 => Some(BootPrecision::LowerBound),
+        3 => Some(BootPrecision::UpperBound),
+        _ => None,
+    };
     let sources = if seq == 0 { every_source() } else { vec![] };
     let unknown = report_unknown();
     let epoch = Epoch { source, ..UNNAMED };
     Message::Reply(Reply::Report(Box::new(Report {
         identity: Identity { boot_id: Id::default(), epoch, instance: 0, seq, sandbox: None },
         reason,
-        memory: Memory { state, precision, sources, ..unknown.memory.clone() },
-        resume: signal.map(|signal| Resumed { signal, detected: Nanos(seq) }),
+        memory: Memory { state, boot_precision, precision, sources, ..unknown.memory.clone() },
+        resume: signal.map(|signal| Resumed { signal, detected: Nanos(seq), latency_max }),
         ..unknown
     })))
 }

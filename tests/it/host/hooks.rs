@@ -1,7 +1,7 @@
 //! The snapshot script of `guestmeter::host::snapshot_hooks`, run as it stands there: a real agent behind a bridge of
 //! hybrid vsock, and a `curl` that writes down what Firecracker would have been asked.
 
-use super::stdout;
+use super::{ns, stdout};
 use crate::agent::Agent;
 use serde_json::Value;
 use std::io::Write;
@@ -124,7 +124,7 @@ fn a_snapshot_closes_one_life_and_names_the_next() {
     let reasons: Vec<&str> = reports.iter().map(|report| report["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["checkpoint", "resume"]);
     assert_eq!((&reports[0]["held"], &reports[1]["held"]), (&true.into(), &false.into()));
-    assert!(reports[1]["usage"]["suspended_ns"].as_u64().unwrap() > 0);
+    assert!(ns(&reports[1]["usage"]["suspended_ns"]) > 0);
     assert_eq!(stdout(&output), "");
 }
 

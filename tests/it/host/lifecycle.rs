@@ -166,7 +166,7 @@ fn a_guest_that_was_another_sandbox_is_a_clone() {
 fn what_the_agent_found_is_shown_in_words_and_in_the_exit_code() {
     for (finding, word, expected) in [
         (Finding::Rollback, "rollback", 1),
-        (Finding::ForeignMark, "foreign_mark", 1),
+        (Finding::MarkIgnored, "mark_ignored", 1),
         (Finding::ClockStep, "clock_step", 0),
     ] {
         let script = Script::one(move |peer| {
@@ -411,6 +411,7 @@ fn the_librarys_calls_work_in_tasks_and_repeat_what_is_safe() {
         at: guestmeter::units::Nanos(1),
         mark: None,
         requested: None,
+        boot: None,
     };
     let (checkpoint, ack) =
         (Checkpoint { epoch: named(3, 9).id, number: 9 }, Ack { epoch: named(3, 9).id, seq: 5 });

@@ -46,6 +46,12 @@ fn run(arguments: &[&str]) -> Output {
     guestmeter(arguments).output().unwrap()
 }
 
+/// What JSON has as a decimal string.
+#[cfg(feature = "agent")]
+fn ns(value: &serde_json::Value) -> u64 {
+    value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no decimal string: {value}"))
+}
+
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }

@@ -2,7 +2,7 @@
 
 use super::script::{self, Peer, bytes};
 use super::{PATIENCE, Server, drain, guestmeter, run, stderr, stdout};
-use guestmeter::wire::message::{Hello, Refusal, RefusalCode, Reply};
+use guestmeter::wire::message::{Hello, RefusalCode, Reply};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::channel;
@@ -140,7 +140,7 @@ fn an_agent_of_a_newer_protocol_names_both_ranges() {
             "this agent speaks protocol versions 2 to 3, the host {} to {}",
             hello.version_min, hello.version_max
         );
-        stream.write_all(&bytes(Reply::Error(Refusal { code: RefusalCode::Version, text }))).unwrap();
+        stream.write_all(&bytes(Reply::Error(RefusalCode::Version.because(text)))).unwrap();
     });
     assert_eq!(
         said,
@@ -175,7 +175,7 @@ fn a_refusal_cannot_steer_the_terminal() {
     let said = complaint_about(|mut stream| {
         let _ = hello(&mut stream);
         let text = "\u{1b}[2J\u{1b}]0;pwned\u{7}\nguestmeter: all is well".to_owned();
-        stream.write_all(&bytes(Reply::Error(Refusal { code: RefusalCode::Busy, text }))).unwrap();
+        stream.write_all(&bytes(Reply::Error(RefusalCode::Busy.because(text)))).unwrap();
     });
     assert!(!said.contains('\u{1b}') && !said.contains('\u{7}'), "{said:?}");
     assert!(said.contains("\\u{1b}[2J"), "{said}");
@@ -188,7 +188,7 @@ fn garbage_before_an_answer_is_skipped() {
         stream.write_all(b"stale bytes of the life before GMTR\x01\x82").unwrap();
         stream.write_all(&bytes(welcome(nonce, 1))).unwrap();
         let text = "four connections are open already".to_owned();
-        stream.write_all(&bytes(Reply::Error(Refusal { code: RefusalCode::Busy, text }))).unwrap();
+        stream.write_all(&bytes(Reply::Error(RefusalCode::Busy.because(text)))).unwrap();
     });
     assert!(said.starts_with("the agent refused (Busy): four connections are open already"), "{said}");
 }

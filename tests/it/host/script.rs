@@ -3,8 +3,7 @@
 use super::PATIENCE;
 use crate::golden;
 use guestmeter::wire::message::{
-    Ack, Acked, Agent, Epoch, EpochSource, Hello, Id, Message, Refusal, RefusalCode, Reply, Report, Request,
-    Welcome,
+    Ack, Acked, Agent, Epoch, EpochSource, Hello, Id, Message, RefusalCode, Reply, Report, Request, Welcome,
 };
 use guestmeter::wire::{self, Decoder};
 use std::io::{ErrorKind, Read, Write};
@@ -116,7 +115,7 @@ impl Peer {
     }
 
     pub(super) fn refuse(&mut self, code: RefusalCode, text: &str) {
-        self.reply(Reply::Error(Refusal { code, text: text.to_owned() }));
+        self.reply(Reply::Error(code.because(text.to_owned())));
     }
 
     pub(super) fn acked(&mut self) -> Ack {

@@ -26,6 +26,7 @@ both! {
             active: Count { whole: i64::MAX as u64, carry: 999_999_999 },
             memory: Count { whole: 7, carry: (1 << 50) - 1 },
             cpu: Count { whole: 0, carry: 1 },
+            cpu_used: Nanos::ZERO,
         };
         let mut new = posting(&ledger, "s", Vec::new()).await;
         new.account.mark = Some(Mark { boot_id: id(77), counters });

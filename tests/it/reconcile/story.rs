@@ -117,7 +117,7 @@ pub fn claim(second: u64, active: u64, mib: u64) -> Claim {
         dropped: Nanos::ZERO,
         dropped_base: Nanos::ZERO,
         size: Confirmed { memory: Some(Bytes::mib(mib)), cpu: Some(MilliCpu(1000)) },
-        segments_lost: 0,
+        segments_dropped: 0,
         segments_waiting: 0,
         checkpoint: false,
         restarted: false,

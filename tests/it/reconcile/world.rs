@@ -271,7 +271,7 @@ impl World {
             dropped: Nanos::ZERO,
             dropped_base: Nanos::ZERO,
             size: Confirmed { memory: Some(Bytes::mib(self.plugged)), cpu: Some(MilliCpu(1000)) },
-            segments_lost: 0,
+            segments_dropped: 0,
             segments_waiting: 0,
             checkpoint,
             restarted: false,

@@ -3,7 +3,7 @@
 //!
 //! The larger strategies are boxed: whole, they overflow a test thread's stack.
 
-use guestmeter::capacity::{Cpu, Memory, MemoryState, Precision, Source};
+use guestmeter::capacity::{BootPrecision, Cpu, Memory, MemoryState, Precision, Source};
 use guestmeter::meter::{Amounts, Count, Rate, Usage};
 use guestmeter::units::{ByteNanos, Bytes, MilliCpu, MilliCpuNanos, Nanos};
 use guestmeter::wire::message::{
@@ -21,17 +21,17 @@ pub(super) fn message() -> BoxedStrategy<Message> {
 
 fn request() -> BoxedStrategy<Request> {
     let counters = (id(), counters()).prop_map(|(boot_id, counters)| Mark { boot_id, counters });
-    let resume =
-        (id(), number(), any::<bool>(), sandbox(), nanos(), option::of(counters), option::of(bytes()))
-            .prop_map(|(epoch, number, paused, sandbox, at, mark, requested)| Resume {
-                epoch,
-                number,
-                paused,
-                sandbox,
-                at,
-                mark,
-                requested,
-            });
+    let resume = (id(), number(), any::<bool>(), sandbox(), nanos(), option::of(counters), size(), size())
+        .prop_map(|(epoch, number, paused, sandbox, at, mark, requested, boot)| Resume {
+            epoch,
+            number,
+            paused,
+            sandbox,
+            at,
+            mark,
+            requested,
+            boot,
+        });
     prop_oneof![
         (any::<u16>(), any::<u16>(), number()).prop_map(|(version_min, version_max, nonce)| {
             Request::Hello(Hello { version_min, version_max, nonce })
@@ -60,7 +60,8 @@ fn reply() -> BoxedStrategy<Reply> {
         report().prop_map(|report| Reply::Report(Box::new(report))),
         segments.prop_map(Reply::Segments),
         (id(), number()).prop_map(|(epoch, seq)| Reply::Acked(Acked { epoch, seq })),
-        (refusal_code(), "\\PC{0,200}").prop_map(|(code, text)| Reply::Error(Refusal { code, text })),
+        (refusal_code(), "\\PC{0,200}", option::of(number()))
+            .prop_map(|(code, text, latest)| Reply::Error(Refusal { code, text, latest })),
         (agent(), report()).prop_map(|(agent, report)| Reply::Notify(Box::new(Notify { agent, report }))),
     ]
     .boxed()
@@ -77,6 +78,10 @@ fn wide_number() -> impl Strategy<Value = u128> {
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     number().prop_map(Bytes)
+}
+
+fn size() -> impl Strategy<Value = Option<Bytes>> {
+    option::of(bytes())
 }
 
 fn nanos() -> impl Strategy<Value = Nanos> {
@@ -109,24 +114,29 @@ fn count<const UNIT: u64>() -> impl Strategy<Value = Count<UNIT>> {
 }
 
 fn counters() -> impl Strategy<Value = Counters> {
-    (count(), count(), count()).prop_map(|(active, memory, cpu)| Counters { active, memory, cpu })
+    (count(), count(), count(), nanos()).prop_map(|(active, memory, cpu, cpu_used)| Counters {
+        active,
+        memory,
+        cpu,
+        cpu_used,
+    })
 }
 
 fn amounts() -> impl Strategy<Value = Amounts> {
-    (nanos(), wide_number(), wide_number()).prop_map(|(active, memory, cpu)| Amounts {
+    (nanos(), wide_number(), wide_number(), nanos()).prop_map(|(active, memory, cpu, cpu_used)| Amounts {
         active,
         memory: ByteNanos(memory),
         cpu: MilliCpuNanos(cpu),
+        cpu_used,
     })
 }
 
 fn usage() -> BoxedStrategy<Usage> {
     (counters(), nanos(), nanos(), amounts(), amounts(), number(), number())
-        .prop_map(
-            |(Counters { active, memory, cpu }, suspended, uncertain, rebased, dropped, gaps, anomalies)| {
-                Usage { active, memory, cpu, suspended, uncertain, rebased, dropped, gaps, anomalies }
-            },
-        )
+        .prop_map(|(counters, suspended, uncertain, rebased, dropped, gaps, anomalies)| {
+            let Counters { active, memory, cpu, cpu_used } = counters;
+            Usage { active, memory, cpu, cpu_used, suspended, uncertain, rebased, dropped, gaps, anomalies }
+        })
         .boxed()
 }
 
@@ -147,7 +157,8 @@ fn report() -> BoxedStrategy<Report> {
         boottime,
         realtime_unix,
     });
-    let resumed = (signal(), nanos()).prop_map(|(signal, detected)| Resumed { signal, detected });
+    let resumed = (signal(), nanos(), option::of(nanos()))
+        .prop_map(|(signal, detected, latency_max)| Resumed { signal, detected, latency_max });
     (identity, reason(), clock, memory(), cpu(), usage(), usage(), option::of(resumed), tail())
         .prop_map(|(identity, reason, clock, memory, cpu, usage, base, resume, tail)| Report {
             identity,
@@ -167,19 +178,19 @@ fn tail() -> impl Strategy<Value = Tail> {
     let finding = select(vec![
         Finding::Clone,
         Finding::Rollback,
-        Finding::ForeignMark,
+        Finding::MarkIgnored,
         Finding::ClockStep,
         Finding::ClockJump,
         Finding::ConnectionReset,
     ]);
     let findings = prop::collection::vec(finding, 0..6);
-    (option::of(nanos()), any::<bool>(), findings, any::<u32>(), number()).prop_map(
-        |(latency, held, findings, segments_waiting, segments_lost)| Tail {
-            latency,
+    (any::<bool>(), findings, any::<u32>(), number(), number()).prop_map(
+        |(held, findings, segments_waiting, segments_dropped, garbage_bytes)| Tail {
             held,
             findings,
             segments_waiting,
-            segments_lost,
+            segments_dropped,
+            garbage_bytes,
         },
     )
 }
@@ -188,12 +199,15 @@ fn memory() -> BoxedStrategy<Memory> {
     let size = || option::of(bytes());
     let sizes = (size(), size(), size(), size(), size(), size(), size(), size(), size(), size());
     let precision = select(vec![Precision::Exact, Precision::Bounded]);
-    (sizes, memory_state(), precision, prop::collection::vec(source(), 0..12))
-        .prop_map(|(sizes, state, precision, sources)| {
+    let boot_precision =
+        option::of(select(vec![BootPrecision::Exact, BootPrecision::LowerBound, BootPrecision::UpperBound]));
+    (sizes, boot_precision, memory_state(), precision, prop::collection::vec(source(), 0..12))
+        .prop_map(|(sizes, boot_precision, state, precision, sources)| {
             let (boot, requested, plugged, added, online, offline, ballooned, mem_total, lower, upper) =
                 sizes;
             Memory {
                 boot,
+                boot_precision,
                 requested,
                 plugged,
                 added,

@@ -8,8 +8,8 @@ use guestmeter::units::{ByteNanos, Bytes, MilliCpu, MilliCpuNanos, Nanos};
 use guestmeter::wire::codec::{LIST_MAX, SANDBOX_MAX, SEGMENTS_MAX, TEXT_MAX, WORD_MAX};
 use guestmeter::wire::frame::{HEADER_LEN, PAYLOAD_MAX};
 use guestmeter::wire::message::{
-    Agent, Boundary, Counters, Epoch, EpochSource, Id, Message, Notify, Refusal, RefusalCode, Reply, Report,
-    Request, Resume, Segment, Segments, Welcome,
+    Agent, Boundary, Counters, Epoch, EpochSource, Id, Message, Notify, RefusalCode, Reply, Report, Request,
+    Resume, Segment, Segments, Welcome,
 };
 use guestmeter::wire::{DecodeError, Frame, decode, encode};
 
@@ -18,6 +18,7 @@ const COUNTERS: Counters = Counters {
     active: Count { whole: u64::MAX, carry: u64::MAX },
     memory: Count { whole: u64::MAX, carry: u64::MAX },
     cpu: Count { whole: u64::MAX, carry: u64::MAX },
+    cpu_used: Nanos(u64::MAX),
 };
 
 /// What may be too long, and by how much it is here.
@@ -46,6 +47,7 @@ impl Excess {
             at,
             mark: None,
             requested: None,
+            boot: None,
         }))
     }
 
@@ -70,12 +72,17 @@ impl Excess {
     }
 
     fn long_report(&self) -> Report {
-        let amounts =
-            Amounts { active: Nanos(u64::MAX), memory: ByteNanos(u128::MAX), cpu: MilliCpuNanos(u128::MAX) };
+        let amounts = Amounts {
+            active: Nanos(u64::MAX),
+            memory: ByteNanos(u128::MAX),
+            cpu: MilliCpuNanos(u128::MAX),
+            cpu_used: Nanos(u64::MAX),
+        };
         let usage = Usage {
             active: COUNTERS.active,
             memory: COUNTERS.memory,
             cpu: COUNTERS.cpu,
+            cpu_used: COUNTERS.cpu_used,
             suspended: Nanos(u64::MAX),
             uncertain: Nanos(u64::MAX),
             rebased: amounts,
@@ -111,7 +118,7 @@ impl Excess {
 
     fn error(&self) -> Message {
         let text = "t".repeat(TEXT_MAX + self.text);
-        Message::Reply(Reply::Error(Refusal { code: RefusalCode::Internal, text }))
+        Message::Reply(Reply::Error(RefusalCode::Internal.because(text)))
     }
 }
 
