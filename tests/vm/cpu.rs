@@ -1,11 +1,12 @@
 //! CPU entitlement in a real cgroup hierarchy.
 
-use crate::rig::{HUNG, Machine, Vm};
+use crate::rig::template::bare;
+use crate::rig::{HUNG, Vm};
 use crate::systemd;
 
 #[test]
 fn the_tightest_quota_over_the_ancestors_holds() {
-    let mut vm = Machine::new("6.12").vsock(42).boot();
+    let mut vm = bare().restore(42);
     vm.sh("echo +cpu >/sys/fs/cgroup/cgroup.subtree_control; mkdir -p /sys/fs/cgroup/outer/sandbox");
     vm.sh("echo +cpu >/sys/fs/cgroup/outer/cgroup.subtree_control");
     vm.sh("echo '150000 100000' >/sys/fs/cgroup/outer/cpu.max; echo 50 >/sys/fs/cgroup/outer/sandbox/cpu.weight");
