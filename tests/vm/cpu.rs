@@ -18,7 +18,8 @@ fn the_tightest_quota_over_the_ancestors_holds() {
     assert_eq!(reading.bytes("cpu.weight"), 50);
     vm.sh("echo '25000 100000' >/sys/fs/cgroup/outer/sandbox/cpu.max");
     assert_eq!(vm.read_exact().bytes("cpu.effective_millis"), 250);
-    vm.sh("sh -c 'echo $$ >/sys/fs/cgroup/outer/sandbox/cgroup.procs; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done'");
+    let throttled = "grep -q 'throttled_usec [1-9]' /sys/fs/cgroup/outer/sandbox/cpu.stat";
+    vm.sh(&format!("echo $$ >/sys/fs/cgroup/outer/sandbox/cgroup.procs; until {throttled}; do :; done"));
     let reading = vm.read_exact();
     assert!(reading.bytes("cpu.usage_ns") > 0 && reading.bytes("cpu.throttled_ns") > 0, "{reading:?}");
     vm.sh("echo max >/sys/fs/cgroup/outer/sandbox/cpu.max; echo max >/sys/fs/cgroup/outer/cpu.max");
