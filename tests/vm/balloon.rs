@@ -1,11 +1,13 @@
 //! Balloons and given-back boot memory: what moves `MemTotal` without moving what is plugged.
 
-use crate::rig::{MIB, Machine};
+use crate::rig::template::{bare, bare_6_1, two_nodes};
+use crate::rig::{MIB, Machine, Saved};
 use std::time::Duration;
 
 /// A balloon inflated before the agent first looks: the count of offline pages has to see through it.
-fn seen_through(machine: Machine) {
-    let mut vm = machine.online_movable().memory(0).boot();
+fn seen_through(template: &Saved, deflate_on_oom: bool) {
+    let mut vm = template.restore(42);
+    vm.plug_balloon(deflate_on_oom);
     vm.resize(0, 300);
     vm.inflate(64);
     vm.wait_quiet(Duration::from_secs(1));
@@ -18,17 +20,17 @@ fn seen_through(machine: Machine) {
 
 #[test]
 fn a_balloon_lowers_no_plugged_memory() {
-    seen_through(Machine::new("6.12").balloon());
+    seen_through(bare(), false);
 }
 
 #[test]
 fn a_balloon_that_deflates_on_oom_lowers_no_plugged_memory() {
-    seen_through(Machine::new("6.12").balloon_deflating_on_oom());
+    seen_through(bare(), true);
 }
 
 #[test]
 fn a_balloon_is_seen_through_on_6_1() {
-    seen_through(Machine::new("6.1").balloon());
+    seen_through(bare_6_1(), false);
 }
 
 #[test]
@@ -54,8 +56,7 @@ fn a_running_agent_sees_through_a_balloon_and_through_its_own_death() {
 /// Huge pages of boot memory's node give page structures back for good: `reserved` shrinks by 80 pages.
 #[test]
 fn boot_memory_given_back_by_huge_pages_is_not_plugged() {
-    let machine = Machine::new("6.12").online_movable().append("hugetlb_free_vmemmap=on");
-    let mut vm = machine.memory(0).memory(0).vsock(42).boot();
+    let mut vm = two_nodes().restore(42);
     vm.start_agent("");
     vm.resize(1, 300);
     vm.wait_quiet(Duration::from_secs(1));

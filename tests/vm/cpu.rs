@@ -1,11 +1,12 @@
 //! CPU entitlement in a real cgroup hierarchy.
 
-use crate::rig::{HUNG, Machine, Vm};
+use crate::rig::template::bare;
+use crate::rig::{HUNG, Vm};
 use crate::systemd;
 
 #[test]
 fn the_tightest_quota_over_the_ancestors_holds() {
-    let mut vm = Machine::new("6.12").vsock(42).boot();
+    let mut vm = bare().restore(42);
     vm.sh("echo +cpu >/sys/fs/cgroup/cgroup.subtree_control; mkdir -p /sys/fs/cgroup/outer/sandbox");
     vm.sh("echo +cpu >/sys/fs/cgroup/outer/cgroup.subtree_control");
     vm.sh("echo '150000 100000' >/sys/fs/cgroup/outer/cpu.max; echo 50 >/sys/fs/cgroup/outer/sandbox/cpu.weight");
@@ -17,7 +18,8 @@ fn the_tightest_quota_over_the_ancestors_holds() {
     assert_eq!(reading.bytes("cpu.weight"), 50);
     vm.sh("echo '25000 100000' >/sys/fs/cgroup/outer/sandbox/cpu.max");
     assert_eq!(vm.read_exact().bytes("cpu.effective_millis"), 250);
-    vm.sh("sh -c 'echo $$ >/sys/fs/cgroup/outer/sandbox/cgroup.procs; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done'");
+    let throttled = "grep -q 'throttled_usec [1-9]' /sys/fs/cgroup/outer/sandbox/cpu.stat";
+    vm.sh(&format!("echo $$ >/sys/fs/cgroup/outer/sandbox/cgroup.procs; until {throttled}; do :; done"));
     let reading = vm.read_exact();
     assert!(reading.bytes("cpu.usage_ns") > 0 && reading.bytes("cpu.throttled_ns") > 0, "{reading:?}");
     vm.sh("echo max >/sys/fs/cgroup/outer/sandbox/cpu.max; echo max >/sys/fs/cgroup/outer/cpu.max");

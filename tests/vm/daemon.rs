@@ -1,11 +1,12 @@
 //! The agent as a daemon in a guest, asked from the host over vsock.
 
-use crate::rig::{HUNG, MIB, Machine, Reading, Vm};
+use crate::rig::template::{bare, bare_6_1};
+use crate::rig::{HUNG, MIB, Reading, Vm};
 use std::time::Duration;
 
 #[test]
 fn the_host_reads_what_the_vmm_says() {
-    let mut vm = Machine::new("6.12").online_movable().memory(0).vsock(42).boot();
+    let mut vm = bare().restore(42);
     vm.start_agent("--device-config");
     for mib in [0, 130, 384, 300, 0] {
         vm.resize(0, mib);
@@ -18,8 +19,9 @@ fn the_host_reads_what_the_vmm_says() {
 
 #[test]
 fn memory_plugged_before_the_agent_starts_is_counted() {
-    for kernel in ["6.12", "6.1"] {
-        let mut vm = Machine::new(kernel).online_movable().memory(130).vsock(42).boot();
+    for template in [bare(), bare_6_1()] {
+        let mut vm = template.restore(42);
+        vm.resize(0, 130);
         vm.wait_quiet(Duration::from_secs(1));
         vm.start_agent("");
         let reading = vm.read_exact();
@@ -31,7 +33,7 @@ fn memory_plugged_before_the_agent_starts_is_counted() {
 /// A block that comes has an event, and ends the slice at once; a part of a block has none, and waits for the tick.
 #[test]
 fn a_slice_ends_at_the_event_or_at_the_next_observation() {
-    let mut vm = Machine::new("6.12").online_movable().memory(0).vsock(42).boot();
+    let mut vm = bare().restore(42);
     vm.start_agent("--tick 1h");
     vm.read_exact();
     vm.resize(0, 256);
@@ -64,15 +66,15 @@ fn comes_to(vm: &mut Vm, state: &str) -> Reading {
 /// 4 MiB stay where a kernel page sits: the host takes them for given back.
 #[test]
 fn an_unplug_that_cannot_finish_is_over_and_one_in_reach_is_settled() {
-    let mut vm = Machine::new("6.12").memory(0).vsock(42).boot();
+    let mut vm = bare().restore(42);
+    vm.online_by_policy();
     vm.start_agent("--device-config");
     vm.resize(0, 128);
     vm.sh("for i in $(seq 200); do mkdir -p /run/kernel-pages/$i; echo >/run/kernel-pages/$i/x; done");
     vm.request(0, 0);
-    let stuck = vm.wait_quiet(Duration::from_secs(8));
+    let stuck = comes_to(&mut vm, "over").bytes("memory.plugged_bytes");
     assert!(stuck > 0, "the unplug went through: nothing is shown");
-    let reading = comes_to(&mut vm, "over");
-    assert_eq!(reading.bytes("memory.plugged_bytes"), stuck);
+    assert_eq!(vm.plugged(), stuck);
     vm.request(0, stuck / MIB);
     comes_to(&mut vm, "settled");
     vm.host_fails("wait-settled", &["--expect", "64M", "--timeout", "1s"], 1);
@@ -80,7 +82,7 @@ fn an_unplug_that_cannot_finish_is_over_and_one_in_reach_is_settled() {
 
 #[test]
 fn growth_that_cannot_happen_is_short() {
-    let mut vm = Machine::new("6.12").online_movable().memory(0).vsock(42).boot();
+    let mut vm = bare().restore(42);
     vm.start_agent("--device-config");
     // The driver stops adding while blocks that it added stay offline.
     vm.sh("echo offline >/sys/devices/system/memory/auto_online_blocks");

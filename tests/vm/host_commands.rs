@@ -1,6 +1,7 @@
 //! `resume`, `checkpoint` and `listen` across a real vsock device: what they close is closed, what they hear is heard.
 
-use crate::rig::{HUNG, Machine, Vm};
+use crate::rig::template::{bare, with_systemd};
+use crate::rig::{HUNG, Vm};
 use guestmeter::host::{Client, Reading};
 use guestmeter::wire;
 use guestmeter::wire::message::{Ack, Acked, Identity, Message, Notify, Reply, Request};
@@ -51,7 +52,8 @@ fn told(vm: &Vm, command: &str, arguments: &[&str]) -> Value {
 
 #[test]
 fn a_guest_is_heard_named_closed_paused_and_named_again() {
-    let mut vm = Machine::new("6.12").memory(256).vsock(42).boot();
+    let mut vm = bare().restore(42);
+    vm.resize(0, 256);
     vm.start_agent("--notify vsock://2:1020");
     let mut listen = Listen::start(&vm);
     let boot = listen.next();
@@ -62,7 +64,7 @@ fn a_guest_is_heard_named_closed_paused_and_named_again() {
     // Exit code 0 says that the guest has closed its end too, through the device.
     let last = told(&vm, "checkpoint", &["--wait-settled", "--expect", "256M"]);
     assert_eq!(last["identity"]["epoch"], named["identity"]["epoch"]);
-    vm.stopped_for(Duration::from_secs(3));
+    vm.stopped_for(Duration::from_secs(1));
     let next = told(&vm, "resume", &["--sandbox", "a", "--expect", "256M"]);
     assert_eq!((&next["reason"], &next["held"]), (&"resume".into(), &false.into()));
     assert_eq!(next["usage"]["active"], next["base"]["active"]);
@@ -89,13 +91,8 @@ fn printed(reply: Reply) -> String {
 
 #[test]
 fn over_af_vsock_a_notification_is_heard_and_its_cid_is_dialled_back() {
-    let mut vm = Machine::new("6.12").systemd().memory(0).vsock(42).boot();
+    let mut vm = with_systemd().restore(42);
     install(&mut vm);
-    // Otherwise it is started beside the other one.
-    vm.wait("the shipped agent to be up", HUNG, |vm| {
-        vm.run("systemctl is-active guestmeterd.service").text().trim() == "active"
-    });
-    vm.sh("systemctl stop guestmeterd.socket guestmeterd.service");
     vm.sh("/usr/bin/guestmeterd --allow-peer 1 --notify none --state /tmp/state >/tmp/log 2>&1 </dev/null &");
     vm.wait("the agent to answer over loopback", HUNG, |vm| {
         vm.run("/tmp/guestmeter read vsock://1 --json").code == 0

@@ -1,7 +1,7 @@
 //! A tenant in the guest, with root and without, against the agent as it is shipped.
 
 use crate::rig::{HUNG, Vm};
-use crate::systemd::boot;
+use crate::systemd::start;
 use std::time::{Duration, Instant};
 
 /// The shipped agent's.
@@ -25,7 +25,7 @@ fn cpu_ticks(vm: &mut Vm, pid: &str) -> u64 {
 
 #[test]
 fn the_port_cannot_be_squatted() {
-    let mut vm = boot("6.12");
+    let mut vm = start();
     vm.read_exact();
     let squat = "timeout 60 socat -u VSOCK-LISTEN:1020 /dev/null";
     let tenant = vm.run(&format!("setpriv --reuid=65534 --regid=65534 --clear-groups {squat}"));
@@ -41,7 +41,7 @@ fn the_port_cannot_be_squatted() {
 
 #[test]
 fn floods_from_inside_neither_shut_the_host_out_nor_stay() {
-    let mut vm = boot("6.12");
+    let mut vm = start();
     vm.read_exact();
     let pid = vm.sh("systemctl show -P MainPID guestmeterd.service").trim().to_owned();
 

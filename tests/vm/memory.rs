@@ -1,5 +1,6 @@
 //! Plugged memory as `--once` reads it from the kernel's files, against the VMM, to the byte.
 
+use crate::rig::template::{bare, bare_6_1, two_nodes};
 use crate::rig::{MIB, Machine, Vm};
 use std::time::Duration;
 
@@ -14,8 +15,7 @@ fn exact_both_ways(vm: &mut Vm) {
     assert_eq!(derived.text("memory.requested_bytes"), "", "nobody has told");
 }
 
-fn follows_sizes(machine: Machine) {
-    let vm = machine.memory(0).boot();
+fn follows_sizes(vm: Vm) {
     follows(vm, &[0, 2, 126, 128, 130, 300, 1024, 384, 256, 130, 128, 0]);
 }
 
@@ -31,12 +31,12 @@ fn follows(mut vm: Vm, sizes_mib: &[u64]) {
 
 #[test]
 fn sizes_are_followed_when_movable_on_6_12() {
-    follows_sizes(Machine::new("6.12").online_movable());
+    follows_sizes(bare().restore(42));
 }
 
 #[test]
 fn sizes_are_followed_in_contiguous_zones_on_6_12() {
-    follows_sizes(Machine::new("6.12"));
+    follows_sizes(Machine::new("6.12").memory(0).boot());
 }
 
 #[test]
@@ -47,15 +47,7 @@ fn a_device_of_large_blocks_is_followed() {
 
 #[test]
 fn sizes_are_followed_when_movable_on_6_1() {
-    follows_sizes(Machine::new("6.1").online_movable());
-}
-
-#[test]
-fn a_plain_vm_is_its_boot_memory_exactly() {
-    let mut vm = Machine::new("6.12").boot();
-    let reading = vm.witness_exact("");
-    assert_eq!(reading.bytes("memory.total_bytes"), 512 * MIB);
-    assert_eq!(reading.text("memory.state"), "settled");
+    follows_sizes(bare_6_1().restore(42));
 }
 
 #[test]
@@ -71,7 +63,8 @@ fn memory_that_the_kernel_leaves_offline_is_bounded_and_told_by_the_device() {
 
 #[test]
 fn two_devices_are_summed() {
-    let mut vm = Machine::new("6.12").online_movable().memory(130).memory(0).boot();
+    let mut vm = two_nodes().restore(42);
+    vm.resize(0, 130);
     vm.wait_quiet(Duration::from_secs(1));
     exact_both_ways(&mut vm);
     vm.resize(1, 258);
@@ -84,7 +77,7 @@ fn two_devices_are_summed() {
 
 #[test]
 fn a_partly_plugged_block_offlined_by_root_is_bounded() {
-    let mut vm = Machine::new("6.12").online_movable().memory(0).boot();
+    let mut vm = bare().restore(42);
     vm.resize(0, 130);
     vm.wait_quiet(Duration::from_millis(300));
     vm.sh("echo offline >/sys/devices/system/memory/memory33/state");

@@ -1,6 +1,7 @@
 //! The agent dials its host over vsock, which may not listen yet.
 
-use crate::rig::{HUNG, Machine, Vm};
+use crate::rig::template::bare;
+use crate::rig::{HUNG, Vm};
 use guestmeter::wire::message::{Message, Notify, Reason, Reply};
 use guestmeter::wire::{self, Decoder};
 use std::collections::BTreeSet;
@@ -66,7 +67,7 @@ fn nobody_waits_for_a_dial(vm: &mut Vm) {
 
 #[test]
 fn a_boot_is_told_to_a_host_that_comes_late_and_again_until_it_is_heard() {
-    let mut vm = Machine::new("6.12").memory(0).vsock(42).boot();
+    let mut vm = bare().restore(42);
     vm.start_agent("--notify vsock://2:1020");
     vm.wait("a dial that failed", HUNG, |vm| {
         vm.sh("cat /run/agent.log").contains("vsock://2:1020 cannot be notified")
@@ -87,7 +88,8 @@ fn a_boot_is_told_to_a_host_that_comes_late_and_again_until_it_is_heard() {
 /// Without a vsock device there is nobody to dial, and nothing to listen for a host with: the agent meters all the same.
 #[test]
 fn without_vsock_the_agent_lives_and_says_so_once() {
-    let mut vm = Machine::new("6.12").memory(0).boot();
+    let mut vm = bare().restore(42);
+    vm.detach_vsock();
     vm.sh("/usr/bin/guestmeterd --listen unix:///run/agent.sock >/dev/null 2>/run/agent.log </dev/null &");
     vm.wait("a dial that failed", HUNG, |vm| {
         vm.sh("cat /run/agent.log").contains("vsock://2:1020 cannot be notified")

@@ -1,7 +1,8 @@
 //! The agent's packages in a guest that has none of it: installed, they serve the host without a word of configuration;
 //! taken out, they leave nothing.
 
-use crate::rig::{HUNG, MIB, Machine, Vm};
+use crate::rig::template::with_systemd;
+use crate::rig::{HUNG, MIB, Vm};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -16,13 +17,9 @@ fn package(suffix: &str) -> PathBuf {
 
 /// A guest whose image has no agent.
 fn bare() -> Vm {
-    let mut vm = Machine::new("6.12").systemd().online_movable().memory(130).vsock(42).boot();
-    let units = "guestmeterd.socket guestmeterd.service";
-    vm.wait("the baked agent to be up", HUNG, |vm| {
-        vm.run("systemctl is-active guestmeterd.service").text().trim() == "active"
-    });
-    vm.sh(&format!("systemctl --quiet disable --now {units}"));
-    vm.sh("find /usr -name '*guestmeterd*' -exec rm {} + && userdel guestmeter && rm -rf /run/guestmeter");
+    let mut vm = with_systemd().restore(42);
+    vm.sh("systemctl --quiet disable guestmeterd.socket guestmeterd.service");
+    vm.sh("find /usr -name '*guestmeterd*' -exec rm {} + && userdel guestmeter");
     vm.sh("systemctl daemon-reload && systemctl reset-failed");
     assert!(vm.try_read().is_none(), "there is no agent");
     vm

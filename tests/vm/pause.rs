@@ -6,7 +6,7 @@ use crate::rig::{Ear, Platform, Vm, passed, used};
 use guestmeter::wire::message::{EpochSource, Finding, Reason, Report, Resume, Signal};
 use std::time::{Duration, Instant};
 
-const PAUSE: Duration = Duration::from_secs(4);
+const PAUSE: Duration = Duration::from_secs(2);
 /// Past the cap of two ticks, by more than the slice that it falls in.
 const JUMP: Duration = Duration::from_secs(4 * TICK.as_secs());
 

@@ -1,10 +1,11 @@
 //! The rig itself: what a pause and a restore do to a guest, seen without the agent.
 
 use crate::rig::template::{with_vmclock, with_vmgenid};
-use crate::rig::{HUNG, MIB, Machine, Vm};
+use crate::rig::{HUNG, MIB, Vm};
+use crate::systemd;
 use std::time::{Duration, Instant};
 
-const PAUSE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The guest's clock, to 10 ms.
 fn uptime(vm: &mut Vm) -> Duration {
@@ -97,7 +98,7 @@ fn the_vmclock_page_tells_of_a_restore_on_7_3() {
 
 #[test]
 fn a_systemd_guest_is_saved_with_its_disk() {
-    let mut vm = Machine::new("6.12").systemd().online_movable().memory(130).portable(42).boot();
+    let mut vm = systemd::start();
     vm.sh("echo written >/var/lib/before; sync; echo cached >>/var/lib/before");
     let saved = vm.save();
     drop(vm);

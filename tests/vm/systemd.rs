@@ -1,6 +1,8 @@
 //! The agent as an image ships it: started by systemd from the shipped units, unprivileged, over a passed socket.
 
+use crate::boot::follows_a_resize;
 use crate::notifying::{accept, listen, notified};
+use crate::rig::template::with_systemd;
 use crate::rig::{HUNG, MIB, Machine, Vm};
 use guestmeter::host::Client;
 use guestmeter::wire;
@@ -19,6 +21,13 @@ pub(crate) fn boot(kernel: &str) -> Vm {
     vm
 }
 
+/// A boot whose agent's units were left out of it, and are started now: its first life.
+pub(crate) fn start() -> Vm {
+    let mut vm = with_systemd().restore(42);
+    vm.sh("systemctl start guestmeterd.socket guestmeterd.service");
+    vm
+}
+
 /// The shipped unit with another tick.
 fn restart_with(vm: &mut Vm, tick: &str) {
     vm.sh("mkdir -p /run/systemd/system/guestmeterd.service.d");
@@ -28,10 +37,11 @@ fn restart_with(vm: &mut Vm, tick: &str) {
 }
 
 #[test]
-fn the_shipped_units_serve_exact_readings_on_6_12() {
+fn a_booted_image_follows_a_resize_and_its_units_serve_exact_readings_on_6_12() {
     let mut vm = boot("6.12");
     let reading = vm.read_exact();
     assert_eq!(reading.bytes("memory.plugged_bytes"), 130 * MIB);
+    follows_a_resize(&mut vm, "6.12.");
     assert_eq!(vm.sh("ps -o user:20= -C guestmeterd").trim(), "guestmeter");
     for mib in [300, 2, 0] {
         vm.resize(0, mib);
@@ -43,14 +53,15 @@ fn the_shipped_units_serve_exact_readings_on_6_12() {
 }
 
 #[test]
-fn the_shipped_units_serve_exact_readings_on_6_1() {
+fn a_booted_image_follows_a_resize_and_its_units_serve_exact_readings_on_6_1() {
     let mut vm = boot("6.1");
     assert_eq!(vm.read_exact().bytes("memory.plugged_bytes"), 130 * MIB);
+    follows_a_resize(&mut vm, "6.1.");
 }
 
 #[test]
 fn systemd_restarts_a_killed_agent_and_nothing_is_lost() {
-    let mut vm = boot("6.12");
+    let mut vm = start();
     // However long a busy machine takes for a restart, it is within two ticks.
     restart_with(&mut vm, "60s");
     let before = vm.read_exact();
@@ -80,7 +91,7 @@ fn systemd_restarts_a_killed_agent_and_nothing_is_lost() {
 /// systemd's watchdogs run on the clock that jumps: with one of 30 s it killed the agent as this pause ended.
 #[test]
 fn a_long_pause_over_which_the_clock_jumps_ends_neither_the_agent_nor_a_connection() {
-    let mut vm = boot("6.12");
+    let mut vm = start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let client = Client::new(vm.target().parse().expect("a target"), HUNG);
     let mut conversation = runtime.block_on(client.converse()).expect("a connection");
@@ -96,7 +107,7 @@ fn a_long_pause_over_which_the_clock_jumps_ends_neither_the_agent_nor_a_connecti
 /// The tests beside this one read, restart and resume in the same sandbox.
 #[test]
 fn the_sandbox_is_shut_and_the_host_is_told_through_it() {
-    let mut vm = boot("6.12");
+    let mut vm = start();
     let host = listen(&vm);
     let mut stream = accept(&host);
     assert_eq!(notified(&mut stream).report.reason, Reason::Boot);
@@ -127,7 +138,7 @@ fn private_dirty(vm: &mut Vm, pid: &str) -> u64 {
 
 #[test]
 fn hotplug_events_come_through_the_sandbox() {
-    let mut vm = boot("6.12");
+    let mut vm = start();
     restart_with(&mut vm, "1h");
     vm.read_exact();
     // Three blocks of 128 MiB: nobody looks for an hour but by their events.
@@ -141,7 +152,7 @@ fn hotplug_events_come_through_the_sandbox() {
 /// Only the host's CID is let in: a process in the guest that dials through loopback has CID 1.
 #[test]
 fn a_process_in_the_guest_is_refused() {
-    let mut vm = boot("6.12");
+    let mut vm = start();
     vm.read_exact();
     let loopback = vm.sh("ls /sys/module | grep -x vsock_loopback");
     assert_eq!(loopback, "vsock_loopback", "without it nothing is shown");

@@ -1,15 +1,14 @@
 //! Resumes that the guest notices by itself: VMClock, VMGenID, and a connection that dies.
 
+use crate::rig::template::bare;
 use crate::rig::{HUNG, Machine, Vm};
+use crate::systemd;
 use guestmeter::wire::message::{Hello, Message, Request};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 /// In the shipped sandbox, from a systemd guest: the unprivileged agent has VMClock from the descriptor store.
-fn a_restore_is_noticed(kernel: &str, signal: &str) {
-    let machine = Machine::new(kernel).systemd().online_movable().memory(130).vmgenid();
-    let machine = if kernel == "7.3" { machine.vmclock() } else { machine };
-    let mut vm = machine.portable(42).boot();
+fn a_restore_is_noticed(mut vm: Vm, kernel: &str, signal: &str) {
     vm.wait("the agent to answer", HUNG, |vm| vm.try_read().is_some());
     // A second start, from what the first left.
     vm.sh("systemctl kill -s KILL guestmeterd.service");
@@ -37,12 +36,13 @@ fn a_restore_is_noticed(kernel: &str, signal: &str) {
 
 #[test]
 fn a_restore_is_noticed_by_vmgenid_on_6_12() {
-    a_restore_is_noticed("6.12", "vmgenid");
+    a_restore_is_noticed(systemd::start(), "6.12", "vmgenid");
 }
 
 #[test]
 fn a_restore_is_noticed_by_vmclock_on_7_3() {
-    a_restore_is_noticed("7.3", "vmclock");
+    let machine = Machine::new("7.3").systemd().online_movable().memory(130).vmgenid().vmclock();
+    a_restore_is_noticed(machine.portable(42).boot(), "7.3", "vmclock");
 }
 
 /// An open connection that nobody uses.
@@ -56,17 +56,23 @@ fn idle_connection(vm: &Vm) -> UnixStream {
     stream
 }
 
+fn a_reset_is_noticed_at_once(mut vm: Vm) {
+    vm.start_agent("--tick 1h");
+    let _idle = idle_connection(&vm);
+    let saved = vm.save();
+    drop(vm);
+    let mut vm = saved.restore(43);
+    vm.wait("the reset to be noticed", HUNG, |vm| {
+        vm.sh("cat /run/agent.log").contains("connection of CID 2: ")
+    });
+}
+
 #[test]
-fn an_idle_connection_that_a_restore_resets_is_noticed_at_once() {
-    for kernel in ["6.12", "7.3"] {
-        let mut vm = Machine::new(kernel).memory(0).portable(42).boot();
-        vm.start_agent("--tick 1h");
-        let _idle = idle_connection(&vm);
-        let saved = vm.save();
-        drop(vm);
-        let mut vm = saved.restore(43);
-        vm.wait("the reset to be noticed", HUNG, |vm| {
-            vm.sh("cat /run/agent.log").contains("connection of CID 2: ")
-        });
-    }
+fn an_idle_connection_that_a_restore_resets_is_noticed_at_once_on_6_12() {
+    a_reset_is_noticed_at_once(bare().restore(42));
+}
+
+#[test]
+fn an_idle_connection_that_a_restore_resets_is_noticed_at_once_on_7_3() {
+    a_reset_is_noticed_at_once(Machine::new("7.3").memory(0).portable(42).boot());
 }

@@ -1,5 +1,6 @@
 //! QEMU's own word as `host::vmm` reads it, against the rig's own connection to the same QEMU.
 
+use crate::rig::template::{bare, two_nodes};
 use crate::rig::{HUNG, MIB, Machine, Vm};
 use guestmeter::host::vmm::{Vmm, VmmAddress, VmmCause, VmmEvent, VmmKind, VmmMemory, VmmWatch};
 use guestmeter::units::Bytes;
@@ -65,7 +66,7 @@ fn same_as_the_rig(asked: &Asked, vm: &mut Vm) {
 
 #[test]
 fn qemus_word_is_what_the_rig_hears_at_every_size() {
-    let mut vm = Machine::new("6.12").online_movable().memory(0).boot();
+    let mut vm = bare().restore(42);
     let asked = Asked::of(&vm, LIMIT);
     let cpus = asked.runtime.block_on(asked.vmm.cpus()).unwrap();
     assert_eq!((cpus.present, cpus.maximum), (2, None));
@@ -81,7 +82,8 @@ fn qemus_word_is_what_the_rig_hears_at_every_size() {
 
 #[test]
 fn an_unplug_that_did_not_finish_is_told_as_it_is() {
-    let mut vm = Machine::new("6.12").memory(0).boot();
+    let mut vm = bare().restore(42);
+    vm.online_by_policy();
     vm.resize(0, 1024);
     vm.sh("mkdir -p /tmp/held && mount -t tmpfs -o size=700m none /tmp/held");
     vm.sh("dd if=/dev/zero of=/tmp/held/file bs=1M count=600");
@@ -96,7 +98,9 @@ fn an_unplug_that_did_not_finish_is_told_as_it_is() {
 
 #[test]
 fn devices_are_summed_and_a_dimm_is_boot_memory() {
-    let mut vm = Machine::new("6.12").online_movable().memory(130).memory(258).boot();
+    let mut vm = two_nodes().restore(42);
+    vm.resize(0, 130);
+    vm.resize(1, 258);
     vm.wait_quiet(Duration::from_secs(1));
     let asked = Asked::of(&vm, LIMIT);
     same_as_the_rig(&asked, &mut vm);
@@ -109,8 +113,11 @@ fn devices_are_summed_and_a_dimm_is_boot_memory() {
 }
 
 #[test]
-fn a_plain_vm_has_nothing_plugged_paused_or_not() {
+fn a_plain_vm_is_its_boot_memory_exactly_to_its_guest_and_paused_or_not_to_its_vmm() {
     let mut vm = Machine::new("6.12").boot();
+    let reading = vm.witness_exact("");
+    assert_eq!(reading.bytes("memory.total_bytes"), 512 * MIB);
+    assert_eq!(reading.text("memory.state"), "settled");
     let asked = Asked::of(&vm, LIMIT);
     let plain = VmmMemory {
         boot: Bytes::mib(512),
@@ -126,7 +133,7 @@ fn a_plain_vm_has_nothing_plugged_paused_or_not() {
 
 #[test]
 fn events_tell_of_each_resize_and_the_watch_answers_between() {
-    let mut vm = Machine::new("6.12").online_movable().memory(0).boot();
+    let mut vm = bare().restore(42);
     let asked = Asked::of(&vm, LIMIT);
     let mut watch = asked.watch();
     assert_eq!(asked.next(&mut watch), VmmEvent::AskAgain);
@@ -140,7 +147,7 @@ fn events_tell_of_each_resize_and_the_watch_answers_between() {
 
 #[test]
 fn a_watch_keeps_others_out_and_ends_with_the_machine() {
-    let mut vm = Machine::new("6.12").memory(0).boot();
+    let mut vm = bare().restore(42);
     let (asked, hasty) = (Asked::of(&vm, LIMIT), Asked::of(&vm, Duration::from_secs(2)));
     let mut watch = asked.watch();
     let error = hasty.runtime.block_on(hasty.vmm.memory()).unwrap_err();
@@ -173,7 +180,7 @@ fn both_sides(vm: &Vm, code: i32) -> Value {
 
 #[test]
 fn guest_and_vmm_side_by_side_agree_until_the_guest_lies() {
-    let mut vm = Machine::new("6.12").online_movable().memory(0).vsock(42).boot();
+    let mut vm = bare().restore(42);
     vm.start_agent("--device-config");
     for mib in [0, 130, 300] {
         vm.resize(0, mib);

@@ -171,6 +171,7 @@ impl Machine {
         }
         if self.portable {
             command.args(["-device", "pcie-root-port,id=vsock-port,chassis=1"]);
+            command.args(["-device", "pcie-root-port,id=balloon-port,chassis=2"]);
         } else if self.vsock_cid.is_some() {
             command.arg("-chardev").arg(format!("socket,id=vsock,path={}", path("vhost")));
             command.args(["-device", "vhost-user-vsock-pci,id=vsock0,chardev=vsock"]);

@@ -211,6 +211,12 @@ impl Vm {
         (devices, guest)
     }
 
+    /// A balloon comes to a running machine that is portable.
+    pub(crate) fn plug_balloon(&mut self, deflate_on_oom: bool) {
+        let balloon = json!({ "driver": "virtio-balloon-pci", "id": "balloon0", "bus": "balloon-port", "deflate-on-oom": deflate_on_oom });
+        self.qmp("device_add", balloon);
+    }
+
     /// Takes `mib` MiB away from the guest with the balloon (0 gives all back) and waits until it is done.
     pub(crate) fn inflate(&mut self, mib: u64) {
         // QEMU counts boot memory alone here, never virtio-mem.

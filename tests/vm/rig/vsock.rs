@@ -93,7 +93,7 @@ impl Vm {
     }
 
     /// Takes it out, with every connection that goes through it.
-    pub(super) fn detach_vsock(&mut self) {
+    pub(crate) fn detach_vsock(&mut self) {
         self.qmp("device_del", json!({ "id": "vsock0" }));
         self.wait("the guest to let the vsock device go", HUNG, |vm| {
             let devices = vm.qmp("qom-list", json!({ "path": "/machine/peripheral" }));
