@@ -377,6 +377,12 @@ impl Guest {
         self.restart_in_place();
     }
 
+    /// Dies at once, and what it has saved goes.
+    fn lose_state(&mut self) {
+        self.process.kill();
+        std::fs::remove_file(self.folder.path().join("state")).unwrap();
+    }
+
     /// Comes back; it is dead already.
     fn restart_in_place(&mut self) {
         self.process = Self::process(self.folder.path(), self.tick);
