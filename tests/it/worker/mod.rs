@@ -371,12 +371,6 @@ impl Guest {
         Process::start(&mut command)
     }
 
-    /// Dies at once, and comes back.
-    fn restart(&mut self) {
-        self.process.kill();
-        self.restart_in_place();
-    }
-
     /// Dies at once, and what it has saved goes.
     fn lose_state(&mut self) {
         self.process.kill();
