@@ -28,6 +28,20 @@ pub fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
+/// To trace the program that follows its options; `None`, said aloud, where there is no strace.
+pub fn strace() -> Option<Command> {
+    let found = Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success());
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "strace is missing: apt-get install strace");
+        skip("strace is missing: apt-get install strace");
+        return None;
+    }
+    let mut strace = Command::new("strace");
+    // `-D`: the program is the child, and ends with the test.
+    strace.args(["-D", "-f", "-qq", "-o"]);
+    Some(strace)
+}
+
 /// A cgroup with a memory limit, of either version; gone with it.
 pub struct MemoryLimit(PathBuf);
 

@@ -144,12 +144,19 @@ impl Life {
         self.end = self.end.filter(|end| end.by != EndBy::Pause);
     }
 
-    /// The life that goes on with this one's row under another name. It begins where this one was last heard of:
+    /// Whether another name may go on with its row.
+    pub fn is_open_or_paused(&self) -> bool {
+        self.end.is_none_or(|end| end.by == EndBy::Pause)
+    }
+
+    /// The life that goes on with this one's row under another name, and with its pause: one that is named because it is
+    /// about to be paused is named after the platform's word. It begins where this one was last heard of:
     /// what the guest counted since then, it may have counted before it had the name.
     pub fn renamed(&mut self, epoch: Minted) -> Self {
         let mut next = Self::new(epoch, self.anchor, Requested::default());
         next.adopted = true;
         next.row_epoch = self.row_epoch;
+        next.end = self.end.take();
         next.steps.clone_from(&self.steps);
         next.confirmed = self.confirmed;
         next.requested_at = self.requested_at;

@@ -15,8 +15,10 @@ use crate::wire::message::Id;
 enum Opening {
     /// The VM did not run before it.
     Edge,
-    /// The VM ran on.
+    /// The VM ran on, through a pause that was announced.
     RanOn,
+    /// It has another name: whether it is paused is not said.
+    Renamed,
 }
 
 pub(super) fn call(state: &mut State, event: &Lifecycle, policy: &Policy, found: &mut Found) {
@@ -29,7 +31,7 @@ pub(super) fn call(state: &mut State, event: &Lifecycle, policy: &Policy, found:
             let opening = if paused { Opening::Edge } else { Opening::RanOn };
             open(state, at, epoch, opening, size, policy, found);
         }
-        Call::Named { epoch } => open(state, at, epoch, Opening::RanOn, None, policy, found),
+        Call::Named { epoch } => open(state, at, epoch, Opening::Renamed, None, policy, found),
         Call::Scaled { size } => scaled(state, at, size, policy),
         Call::Pausing { epoch } => close(state, at, epoch, EndBy::Pause, policy, found),
         Call::Destroyed { epoch } => close(state, at, epoch, EndBy::Destroy, policy, found),
@@ -72,12 +74,15 @@ fn open(
     let place = state.lives.partition_point(|life| life.from <= at);
     let next_from = state.lives.get(place).map(|life| life.from);
     let before = place.checked_sub(1);
-    let ran_on = opening == Opening::RanOn && next_from.is_none();
-    if ran_on && let Some(before) = before.and_then(|index| state.lives.get_mut(index)) {
+    let goes_on = opening != Opening::Edge && next_from.is_none();
+    if goes_on
+        && opening == Opening::RanOn
+        && let Some(before) = before.and_then(|index| state.lives.get_mut(index))
+    {
         before.unpause();
     }
     let mut life = match before.and_then(|index| state.lives.get_mut(index)) {
-        Some(before) if before.end.is_none() && ran_on => before.renamed(epoch),
+        Some(before) if goes_on && before.is_open_or_paused() => before.renamed(epoch),
         Some(before) => {
             let ended = before.end.map_or(before.from, |end| end.at);
             Life::new(epoch, at.max(ended), state.requested)
@@ -94,7 +99,7 @@ fn open(
         life.end = Some(End { at: life.from.min(next), by: EndBy::Lost(next) });
     }
     state.lives.insert(place, life);
-    if ran_on && size.is_some() {
+    if goes_on && size.is_some() {
         scaled(state, at, state.requested, policy);
     }
     state.post_rows(place);
@@ -149,10 +154,10 @@ fn close(state: &mut State, at: Nanos, epoch: Option<Id>, by: EndBy, policy: &Po
 /// what was before is the earlier name's, or that of the one before if nobody answered to that either.
 pub(super) fn began(state: &mut State, index: usize, at: Nanos, counted: Nanos, policy: &Policy) {
     let Some(life) = state.lives.get_mut(index) else { return };
-    if !life.adopted || life.last.is_some() || life.end.is_some() || life.anchor > life.from {
+    if !life.adopted || life.last.is_some() || !life.is_open_or_paused() || life.anchor > life.from {
         return;
     }
-    let from = at.saturating_sub(counted).max(life.from);
+    let from = at.saturating_sub(counted).max(life.from).min(life.until(at));
     state.books.drop_samples(life.epoch.id, life.sample_from);
     // The row is one: what it says of sizes since the naming holds for the earlier name's tail too.
     let steps = life.steps_until(from);

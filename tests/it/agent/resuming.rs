@@ -227,18 +227,11 @@ impl Trace {
 
 #[test]
 fn from_noticing_a_resume_to_its_report_there_is_little_work_and_nothing_is_started() {
-    let found = Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success());
-    if !found {
-        assert!(std::env::var_os("CI").is_none(), "strace is missing: apt-get install strace");
-        crate::under::skip("strace is missing: apt-get install strace");
-        return;
-    }
+    let Some(mut command) = crate::under::strace() else { return };
     let folder = tempfile::tempdir().unwrap();
     let (path, state) = (folder.path().join("trace"), folder.path().join("state"));
     let agent = Agent::command(folder.path(), &["--tick", "1h"]);
-    let mut command = Command::new("strace");
-    // `-D`: the agent is the child, and ends with the test.
-    command.args(["-D", "-f", "-qq", "-y", "-o"]).arg(&path).arg(agent.get_program()).args(agent.get_args());
+    command.arg(&path).arg("-y").arg(agent.get_program()).args(agent.get_args());
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let agent = Agent::spawned(folder, command);
     let mut client = agent.greet();

@@ -36,6 +36,36 @@ fn naming_is_no_edge() {
     );
 }
 
+/// It is named after the platform's word, which is dated before.
+#[test]
+fn a_guest_that_is_named_to_be_paused_is_paused() {
+    let named = |answered| {
+        let mut story = Story::started();
+        story.claim(claim(5, 5, 4096));
+        story.call(12, Call::Named { epoch: epoch(2) });
+        if answered {
+            let base = claim(0, 8, 4096).usage;
+            story.claim(Claim { epoch: epoch(2).id, base, ..claim(13, 9, 4096) });
+            story.tail(epoch(1), 13, base);
+            story.claim(Claim { epoch: epoch(2).id, base, checkpoint: true, ..claim(14, 10, 4096) });
+        }
+        story.call(10, Call::Pausing { epoch: Some(epoch(2).id) });
+        story
+    };
+    let mut story = named(true);
+    assert_eq!(story.rows(), [(0, Some(14), 4096)], "up to the checkpoint");
+    story.call(1000, Call::Destroyed { epoch: Some(epoch(2).id) });
+    assert_eq!(story.rows(), [(0, Some(14), 4096)]);
+    assert_eq!(story.samples(), [(0, 8, 4096), (10, 12, 4096)]);
+    story.ledger.check_envelope();
+    let mut story = named(false);
+    story.call(1000, Call::Resumed { epoch: epoch(3), size: None, paused: true });
+    assert_eq!(story.rows(), [(0, Some(10), 4096), (1000, None, 4096)]);
+    let mut story = named(true);
+    story.call(16, Call::Resumed { epoch: epoch(3), size: None, paused: false });
+    assert_eq!(story.rows(), [(0, None, 4096)], "it was not paused after all");
+}
+
 #[test]
 fn a_name_that_was_never_answered_leaves_its_interval_to_the_next() {
     let mut story = Story::started();

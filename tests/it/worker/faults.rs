@@ -38,8 +38,7 @@ fn a_worker_that_is_killed_while_its_disk_is_full_loses_and_doubles_nothing() {
 
 /// Guests count, the disk fills and stays full, `room` makes room again.
 fn fill(room: impl FnOnce(&mut Worker, &Path)) {
-    // More than the database's log of writes takes (4 MiB), however long a busy machine needs for this.
-    let Some(mount) = Mount::new("16m") else { return };
+    let Some(mount) = Mount::new() else { return };
     let guests = [Guest::start(), Guest::start()];
     let db = format!("sqlite:{}", mount.path().join("ledger.db").display());
     let mut worker = Worker::prepare_in(tempfile::tempdir().unwrap(), db, FAST);

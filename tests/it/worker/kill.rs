@@ -12,8 +12,8 @@ const CYCLES: usize = 12;
 const KILLS: (&str, u32) = ("GUESTMETER_WORKER_KILLS", 30);
 /// Kills after which the books are checked, and a new worker begins.
 const BATCH: u32 = 50;
-/// Of a call: so long that no busy machine passes it. A guest that answers after it ends later than the platform was told.
-const DEADLINE_MS: u64 = 30_000;
+/// Of a call: on a busy machine some pass it, and are answered without their guest.
+const DEADLINE_MS: u64 = 500;
 /// The machine's clock is slewed, and the worker's follows it.
 const SLACK: u64 = 2_000_000;
 /// A question and its answer, on a machine that is busy with killing; where they took longer, as long as that.
@@ -258,7 +258,8 @@ fn check_books(worker: &Worker, sandbox: &str, lives: &[Life]) -> u32 {
         // From the platform's word to the guest's last answer.
         assert!(
             (ended_at - SLACK..=ended_by + SLACK).contains(&end) || length == 0,
-            "{sandbox} {epoch}: ends {end}, not in {ended_at}..{ended_by}"
+            "{sandbox} {epoch}: ends {end}, not in {ended_at}..{ended_by}\n{}",
+            all_of(worker, sandbox)
         );
         let counted = sample_ns.remove(epoch.as_str()).unwrap_or(0);
         assert!(counted <= length + SLACK, "{sandbox} {epoch}: {counted} counted of {length}");

@@ -371,10 +371,10 @@ impl Guest {
         Process::start(&mut command)
     }
 
-    /// Dies at once, and comes back.
-    fn restart(&mut self) {
+    /// Dies at once, and what it has saved goes.
+    fn lose_state(&mut self) {
         self.process.kill();
-        self.restart_in_place();
+        std::fs::remove_file(self.folder.path().join("state")).unwrap();
     }
 
     /// Comes back; it is dead already.
