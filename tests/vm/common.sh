@@ -9,6 +9,7 @@ vm_dir="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
 # Name in the cache, version prefix, suite it comes from. One line more is one kernel more.
 kernels=(
+    "5.10 bullseye-security"
     "6.1 bookworm-security"
     "6.12 bookworm-backports"
     "7.3 trixie-backports"

@@ -24,6 +24,7 @@ mod kills;
 mod measure;
 mod memory;
 mod notifying;
+mod old_kernel;
 mod packages;
 mod pause;
 mod peers;

@@ -21,6 +21,7 @@ pub(crate) struct Machine {
     append: String,
     pub(super) boot_mib: u64,
     memory: Vec<VirtioMem>,
+    unplugged_accessible: bool,
     balloon: Option<&'static str>,
     pub(super) vsock_cid: Option<u32>,
     /// The vsock device sits where it can be taken from: with it, a machine cannot be saved.
@@ -37,7 +38,7 @@ struct VirtioMem {
 }
 
 impl Machine {
-    /// 512 MiB, two CPUs, the small image on `kernel` ("6.1", "6.12"), no device beyond the control port.
+    /// 512 MiB, two CPUs, the small image on `kernel` ("5.10" to "7.3"), no device beyond the control port.
     pub(crate) fn new(kernel: &str) -> Self {
         Self {
             kernel: kernel.to_owned(),
@@ -45,6 +46,7 @@ impl Machine {
             append: String::new(),
             boot_mib: 512,
             memory: Vec::new(),
+            unplugged_accessible: false,
             balloon: None,
             vsock_cid: None,
             portable: false,
@@ -85,6 +87,12 @@ impl Machine {
 
     pub(crate) fn memory_in_blocks(mut self, requested_mib: u64, block_mib: u64) -> Self {
         self.memory.push(VirtioMem { requested_mib, block_mib });
+        self
+    }
+
+    /// What kernels before 5.16 want of a virtio-mem device: else their driver refuses it.
+    pub(crate) fn unplugged_accessible(mut self) -> Self {
+        self.unplugged_accessible = true;
         self
     }
 
@@ -221,8 +229,9 @@ impl Machine {
             let backend = format!("memory-backend-memfd,share=on,id=vmem{index},size=2G,reserve=off");
             command.args(["-object", &backend, "-device"]);
             let (requested, block) = (device.requested_mib, device.block_mib);
+            let accessible = if self.unplugged_accessible { ",unplugged-inaccessible=off" } else { "" };
             command.arg(format!(
-                "virtio-mem-pci,id=vm{index},memdev=vmem{index},node={index},requested-size={requested}M,block-size={block}M"
+                "virtio-mem-pci,id=vm{index},memdev=vmem{index},node={index},requested-size={requested}M,block-size={block}M{accessible}"
             ));
         }
     }

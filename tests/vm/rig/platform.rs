@@ -38,6 +38,7 @@ impl Platform {
             at: SystemTime::now().duration_since(UNIX_EPOCH).map(Nanos::from).expect("a clock after 1970"),
             mark: None,
             requested: Some(Bytes::mib(PLUGGED_MIB)),
+            boot: None,
         }
     }
 

@@ -37,9 +37,10 @@ impl Reading {
         self.text("memory.precision") == "exact"
     }
 
-    /// Equal to the byte where it is exact, within its bounds where it is not.
+    /// Equal to the byte where it is exact, within what bounds there are where it is not.
     pub(crate) fn holds(&self, vmm: u64) -> bool {
-        let (lower, upper) = (self.bytes("memory.lower_bytes"), self.bytes("memory.upper_bytes"));
+        let bound = |key, unknown| if self.text(key).is_empty() { unknown } else { self.bytes(key) };
+        let (lower, upper) = (bound("memory.lower_bytes", 0), bound("memory.upper_bytes", u64::MAX));
         match self.text("memory.precision") {
             "exact" => [self.bytes("memory.plugged_bytes"), lower, upper] == [vmm; 3],
             "bounded" => (lower..=upper).contains(&vmm),
