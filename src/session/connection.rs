@@ -86,9 +86,9 @@ impl Connection {
         (quiet && self.active_at.saturating_add(limits.idle) <= now).then_some(CloseCause::Idle)
     }
 
-    /// Whether nothing is left to be said to a peer that asks for nothing more.
+    /// Whether nothing is owed to a peer that has closed its half: what it watched, it watches no more.
     pub(super) fn is_over(&self) -> bool {
-        self.ended && self.owed.is_empty() && self.watch.is_none()
+        self.ended && self.owed.is_empty()
     }
 
     /// When something is due on it.

@@ -118,12 +118,13 @@ fn a_peer_that_has_closed_its_half_gets_all_its_answers() {
 }
 
 #[test]
-fn one_that_watches_on_is_served_until_it_is_gone_and_then_makes_room() {
+fn one_that_waits_on_is_waited_for_until_it_is_gone_and_then_makes_room() {
     let agent = Agent::start();
     let mut client = agent.greet();
-    client.send(Request::Watch(Watch { interval: Nanos::from_secs(3600) }));
+    let never = Some(Bytes((1 << 20) + 1));
+    let hour = Nanos::from_secs(3600);
+    client.send(Request::WaitSettled(WaitSettled { expected: never, quiet: hour, timeout: hour }));
     client.stream.shutdown(Shutdown::Write).unwrap();
-    client.report();
     let before = cpu_ticks(agent.pid());
     let mut others: Vec<Client> = (0..3).map(|_| agent.greet()).collect();
     others[0].send(Request::WaitSettled(WaitSettled {
@@ -134,7 +135,7 @@ fn one_that_watches_on_is_served_until_it_is_gone_and_then_makes_room() {
     others[0].report();
     assert!(cpu_ticks(agent.pid()) - before < 25, "an end that was seen keeps nobody awake");
     drop(client);
-    // It is not waited for until its next report, an hour from now.
+    // Nobody waits an hour for it.
     agent.greet_when_there_is_room();
 }
 
