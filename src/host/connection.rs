@@ -243,3 +243,25 @@ pub(super) fn name(reply: &Reply) -> &'static str {
         Reply::Notify(_) => "Notify",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::message::{Acked, Id};
+
+    /// `timeout_at` looks at the bytes first: while some are there, it alone never fires.
+    #[tokio::test]
+    async fn a_deadline_that_has_passed_ends_what_is_waited_for_whatever_has_come() {
+        let mut bytes = Vec::new();
+        let acked = Acked { epoch: Id::default(), seq: 1 };
+        wire::encode(&Message::Reply(Reply::Acked(acked)), &mut bytes).unwrap();
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        theirs.write_all(&bytes).await.unwrap();
+        let mut peer = Peer::new("unix:///there".parse().unwrap(), Box::new(ours));
+        let late = peer.receive(Instant::now(), Duration::ZERO, Step::Acked).await.unwrap_err();
+        assert!(matches!(late.cause, Cause::TimedOut { step: Step::Acked, .. }), "{late}");
+        let limit = Duration::from_secs(60);
+        let reply = peer.receive(deadline_in(limit), limit, Step::Acked).await.unwrap();
+        assert_eq!(reply, Reply::Acked(acked));
+    }
+}
