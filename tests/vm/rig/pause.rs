@@ -9,6 +9,7 @@ use std::time::Duration;
 impl Vm {
     /// Stops the machine. Connections through vsock have to be closed by then: traffic kills the device's thread.
     pub(crate) fn stop(&mut self) {
+        self.vsock_is_quiet();
         self.qmp("stop", json!({}));
     }
 
@@ -26,6 +27,7 @@ impl Vm {
 
     /// SIGSTOP and SIGCONT to QEMU.
     pub(crate) fn frozen_for(&mut self, pause: Duration) {
+        self.vsock_is_quiet();
         kill_process(self.pid(), Signal::STOP).expect("QEMU is there");
         std::thread::sleep(pause);
         kill_process(self.pid(), Signal::CONT).expect("QEMU is there");

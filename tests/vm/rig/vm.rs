@@ -14,7 +14,7 @@ use super::image::images;
 use super::machine::Machine;
 use super::qmp::{MemoryDevice, Qmp};
 use super::snapshot::{Saved, make_disk};
-use super::vsock::start_vhost;
+use super::vsock::{start_vhost, threads};
 use super::{HUNG, MIB};
 
 const POLL: Duration = Duration::from_millis(100);
@@ -117,10 +117,11 @@ impl Vm {
             lines.get(lines.len().saturating_sub(25)..).unwrap_or_default().join("\n")
         };
         format!(
-            "\n--- console ({})\n{}\n--- QEMU\n{}\n--- vhost-device-vsock\n{}",
+            "\n--- console ({})\n{}\n--- QEMU\n{}\n--- vhost-device-vsock, threads: {}\n{}",
             self.machine.name(),
             tail("console.log"),
             tail("qemu-system-x86_64.err"),
+            self.vhost.as_ref().map(threads).unwrap_or_default(),
             tail("vhost-device-vsock.err"),
         )
     }

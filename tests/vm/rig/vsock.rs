@@ -16,6 +16,29 @@ const UP_TIMEOUT: Duration = Duration::from_secs(60);
 /// What a guest that is up takes to answer, many times over.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
+/// Looks in a row at a device that sleeps; the rig waits a moment between two.
+const QUIET_LOOKS: u32 = 2;
+
+/// How often each thread of a process was switched to and from: as long as none is, none does anything.
+fn switches(pid: u32) -> Option<String> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let mut all = String::new();
+    for thread in threads {
+        let status = std::fs::read_to_string(thread.ok()?.path().join("status")).ok()?;
+        let of_interest = |line: &&str| line.starts_with("State:") || line.contains("ctxt_switches:");
+        status.lines().filter(of_interest).for_each(|line| all.push_str(line));
+    }
+    (!all.contains("R (running)")).then_some(all)
+}
+
+/// The device's threads, for messages: one that has ended serves nobody.
+pub(super) fn threads(vhost: &Child) -> String {
+    let names = std::fs::read_dir(format!("/proc/{}/task", vhost.id())).into_iter().flatten().map(|thread| {
+        let name = thread.and_then(|thread| std::fs::read_to_string(thread.path().join("comm")));
+        name.unwrap_or_default().trim().to_owned()
+    });
+    names.collect::<Vec<_>>().join(", ")
+}
 
 pub(super) fn start_vhost(dir: &Path, cid: u32) -> Result<Child, String> {
     let program = images().path("vhost-device-vsock").display().to_string();
@@ -58,6 +81,19 @@ impl Vm {
         self.try_wait("the guest to start its vsock device", UP_TIMEOUT, |vm| {
             Ok(vm.try_qmp("x-query-virtio-status", path.clone())?["vhost-started"] == true)
         })
+    }
+
+    /// Waits until nothing is under way through the vsock device: what a peer has read to its end, the device may still
+    /// have to tell the guest of, and if the machine stops in that moment the device's thread ends for good.
+    pub(super) fn vsock_is_quiet(&mut self) {
+        let Some(pid) = self.vhost.as_ref().map(Child::id) else { return };
+        let (mut last, mut looks) = (None, 0);
+        self.wait("the vsock device to sleep", HUNG, |_| {
+            let now = switches(pid);
+            looks = if now == last { looks + 1 } else { 0 };
+            last = now;
+            looks >= QUIET_LOOKS
+        });
     }
 
     /// A connection to `port` in the guest. Each attempt has one of its own: what the guest loses of one, as while
