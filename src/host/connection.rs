@@ -248,6 +248,10 @@ pub(super) fn name(reply: &Reply) -> &'static str {
 mod tests {
     use super::*;
     use crate::wire::message::{Acked, Id};
+    use std::cell::Cell;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
     /// `timeout_at` looks at the bytes first: while some are there, it alone never fires.
     #[tokio::test]
@@ -263,5 +267,48 @@ mod tests {
         let limit = Duration::from_secs(60);
         let reply = peer.receive(deadline_in(limit), limit, Step::Acked).await.unwrap();
         assert_eq!(reply, Reply::Acked(acked));
+    }
+
+    /// Bytes without end, none of them a frame's.
+    struct Endless;
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            buffer.put_slice(&vec![b'x'; buffer.remaining()]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_always_has_bytes_leaves_others_their_turn() {
+        let mut peer = Peer::new("unix:///there".parse().unwrap(), Box::new(Endless));
+        let limit = Duration::from_secs(60);
+        let ended = Cell::new(false);
+        let hostile = async {
+            let error = peer.receive(deadline_in(limit), limit, Step::Report).await.unwrap_err();
+            ended.set(true);
+            error
+        };
+        let (error, others_turn_came_first) = tokio::join!(biased; hostile, async { !ended.get() });
+        assert!(matches!(error.cause, Cause::OtherProtocol(_)), "{error}");
+        assert!(others_turn_came_first);
     }
 }
