@@ -1,7 +1,7 @@
 //! `guestmeter.report/1`: the JSON of a report, stable from the first release.
 //!
-//! Unknown is `null`. An integer whose name ends in `_ns` may pass 2^53, and is a decimal string; only `carry_ns`, which
-//! is less than a second, and every other integer are numbers.
+//! Unknown is `null`. What may pass 2^53 is a decimal string: integers whose names end in `_ns`, but for `carry_ns`, which
+//! is less than a second; and an epoch's number, which may be a Unix time. Every other integer is a number.
 
 use super::client::Reading;
 use super::json_integer::Wide;
@@ -152,7 +152,7 @@ struct IdentityDocument<'a> {
 struct EpochDocument {
     id: String,
     source: &'static str,
-    number: u64,
+    number: Wide<u64>,
 }
 
 #[derive(Serialize)]
@@ -276,7 +276,7 @@ fn identity_document(identity: &Identity) -> IdentityDocument<'_> {
                 EpochSource::Provisional => "provisional",
                 EpochSource::Host => "host",
             },
-            number: identity.epoch.number,
+            number: Wide(identity.epoch.number),
         },
         instance: identity.instance,
         seq: identity.seq,

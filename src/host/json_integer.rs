@@ -42,6 +42,19 @@ impl<'de> Deserialize<'de> for Wide<u64> {
     }
 }
 
+/// For a field of a type that others see.
+pub(super) mod as_text {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, Wide};
+
+    pub(in crate::host) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        Wide(value).serialize(serializer)
+    }
+
+    pub(in crate::host) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        Wide::deserialize(deserializer).map(|Wide(value)| value)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -58,7 +58,7 @@ epoch = first["epoch"]["id"]
 fits(worker.scaled("sb-1", memory_mib=2048, epoch=epoch), "Answer")
 fits(worker.pausing("sb-1", epoch=epoch, deadline_ms=100), "Answer")
 second = worker.resumed("sb-1", epoch=epoch)
-assert second["epoch"]["number"] > first["epoch"]["number"], second
+assert int(second["epoch"]["number"]) > int(first["epoch"]["number"]), second
 view = worker.show("sb-1")
 fits(view, "SandboxView")
 assert (view["phase"], view["epoch"]) == ("running", second["epoch"]), view

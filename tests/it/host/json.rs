@@ -112,7 +112,7 @@ fn every_field_stands_where_the_protocol_says() {
         r#"{"schema":"guestmeter.report/1","target":"vsock://42:1020","#,
         r#""agent":{"version":"0.1.0","git":"0123456789ab","protocol":1,"capabilities":["watch","wait-settled"]},"#,
         r#""identity":{"boot_id":"c17643ce-0269-486e-b779-e3ef0c36cf86","sandbox":"sb \"7\"\u001b","#,
-        r#""epoch":{"id":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","source":"host","number":17},"instance":2,"seq":31},"#,
+        r#""epoch":{"id":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","source":"host","number":"17"},"instance":2,"seq":31},"#,
         r#""reason":"capacity","#,
         r#""clock":{"monotonic_ns":"7428656269738","boottime_ns":"7428656269928","#,
         r#""realtime_unix_ns":"1795493553162328648","skew_ns":"-125770"},"#,
@@ -171,7 +171,7 @@ fn what_is_unknown_is_null_and_never_zero() {
     report.cpu.throttled = None;
     let text = json::report(&reading).unwrap();
     for part in [
-        r#""sandbox":null,"epoch":{"id":"00000000000000000000000000000000","source":"provisional","number":0}"#,
+        r#""sandbox":null,"epoch":{"id":"00000000000000000000000000000000","source":"provisional","number":"0"}"#,
         r#""skew_ns":null}"#,
         r#""memory":{"boot_bytes":null,"boot_precision":null,"requested_bytes":null,"plugged_bytes":134217728,"added_bytes":null,"#,
         r#""online_bytes":null,"offline_bytes":null,"ballooned_bytes":null,"total_bytes":null,"#,

@@ -159,7 +159,9 @@ pub enum Outcome {
 pub struct EpochRef {
     /// 32 hex digits.
     pub id: String,
-    /// Rises.
+    /// Rises; it may be a Unix time in ns, which is more than a double holds.
+    #[serde(with = "crate::host::json_integer::as_text")]
+    #[schema(value_type = String, pattern = "^[0-9]{1,20}$")]
     pub number: u64,
 }
 
