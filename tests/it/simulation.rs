@@ -117,7 +117,7 @@ fn the_command_shows_a_table_or_one_object() {
 
     let json = simulate(&["--hours", "1", "--sandboxes", "2", "--seed", "3", "--json"]);
     let document: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
-    assert_eq!(document["schema"], "guestmeter.simulation/1");
+    assert_eq!((&document["schema"], &document["seed"]), (&"guestmeter.simulation/1".into(), &"3".into()));
     assert_eq!(document["policies"][2]["undeclared_ms"], 0);
     let causes = document["policies"][2]["causes"].as_array().unwrap();
     assert!(causes.iter().all(|cause| cause["declared"].is_string()), "{causes:?}");

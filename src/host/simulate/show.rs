@@ -146,7 +146,7 @@ pub fn json(fleet: &Fleet, lived: &Lived) -> String {
     let broken: Vec<Value> = lived.broken.iter().map(broken).collect();
     json!({
         "schema": SCHEMA,
-        "seed": fleet.seed,
+        "seed": fleet.seed.to_string(),
         "hours": fleet.hours,
         "sandboxes": fleet.sandboxes,
         "clones": lived.sandboxes.saturating_sub(fleet.sandboxes),
@@ -166,7 +166,7 @@ pub fn seeds_json(first: u64, checked: &Checked) -> String {
     let broken: Vec<Value> = checked.broken.iter().map(broken).collect();
     json!({
         "schema": SCHEMA,
-        "seed": first,
+        "seed": first.to_string(),
         "seeds": checked.seeds,
         "events": checked.events,
         "broken": broken,
@@ -181,7 +181,7 @@ pub fn soak_json(fleet: &Fleet, soaked: &Soaked) -> String {
         soaked.short.iter().map(|(cause, ns)| (cause.name().to_owned(), millis(*ns).into())).collect();
     json!({
         "schema": SCHEMA,
-        "seed": fleet.seed,
+        "seed": fleet.seed.to_string(),
         "hours": fleet.hours,
         "sandboxes": soaked.sandboxes,
         "faults": fleet.faults.to_string(),
@@ -192,8 +192,8 @@ pub fn soak_json(fleet: &Fleet, soaked: &Soaked) -> String {
         "edge_ms": millis(soaked.edge),
         "short_ms": short,
         "long_ms": millis(soaked.long),
-        "worst_cell_ns": soaked.worst_cell,
-        "worst_ns": soaked.worst,
+        "worst_cell_ns": soaked.worst_cell.to_string(),
+        "worst_ns": soaked.worst.to_string(),
         "checked": soaked.compared.0,
         "flagged": soaked.compared.1,
         "flagged_for_no_cause": soaked.uncaused,
@@ -235,7 +235,7 @@ fn policy(outcome: &Outcome, run: u128) -> Value {
 
 fn broken(broken: &super::Broken) -> Value {
     json!({
-        "seed": broken.seed,
+        "seed": broken.seed.to_string(),
         "invariant": broken.invariant.name(),
         "text": broken.text,
         "story": broken.story,
