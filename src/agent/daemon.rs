@@ -413,7 +413,7 @@ impl Daemon {
                 // What needs no look does not wait for one.
                 self.flush(wake);
             }
-            let Sight { capacity, remarks, .. } = self.witness.look(wake.now.monotonic, look);
+            let Sight { capacity, remarks } = self.witness.look(wake.now.monotonic, look);
             self.remark(remarks, look);
             let depth = if look == Look::Full { Depth::Full } else { Depth::Hot };
             self.step(wake, Event::Observed { capacity, depth });

@@ -4,13 +4,13 @@ use super::Process;
 use super::cli::Options;
 use super::clock;
 use super::hardening::{self, Measure};
-use super::once::kernel_options;
+use super::once::{kernel_options, one_line};
 use super::signals::Traces;
 use super::witness::{Look, Sight, Witness};
 use crate::capacity::{BootPrecision, MemoryState, Precision, Remark};
 use crate::kernel::{CgroupFacts, KernelError, MemoryFacts};
 use rustix::io::Errno;
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 
 /// The findings, and whether the reading is exact.
 pub(super) fn examine(options: &Options, process: Process) -> (String, bool) {
@@ -102,11 +102,6 @@ fn confinement(options: &Options, text: &mut String) {
             Err(refused) => writeln!(text, "no    confined by {name}: {refused}"),
         };
     }
-}
-
-/// A path may hold a line break.
-fn one_line(text: impl Display) -> String {
-    text.to_string().replace(char::is_control, " ")
 }
 
 fn boot(facts: &MemoryFacts) -> Result<String, KernelError> {

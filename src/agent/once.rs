@@ -36,12 +36,17 @@ pub(super) fn kernel_options(options: &Options) -> kernel::Options {
     }
 }
 
+/// Whatever a path or a kernel's name has in it.
+pub(super) fn one_line(text: impl Display) -> String {
+    text.to_string().replace(char::is_control, " ")
+}
+
 struct Lines(String);
 
 impl Lines {
     fn put(&mut self, key: &str, value: Option<impl Display>) {
-        // A value is one line, whatever a path or a kernel's name has in it. Writing to a String cannot fail.
-        let _ = match value.map(|value| value.to_string().replace(char::is_control, " ")) {
+        // Writing to a String cannot fail.
+        let _ = match value.map(one_line) {
             Some(value) => writeln!(self.0, "{key}={value}"),
             None => writeln!(self.0, "{key}="),
         };

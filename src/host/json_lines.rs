@@ -11,10 +11,15 @@ pub enum LineError {
     /// No line of such a file is as long.
     #[error("longer than {0} bytes")]
     TooLong(u64),
-    /// The file begins with what editors put before text to tell its encoding: RFC 8259, section 8.1, forbids it.
-    #[error("a byte-order mark ({0}) stands before the text: save the file as UTF-8 without one")]
-    ByteOrderMark(&'static str),
+    /// It begins with one.
+    #[error(transparent)]
+    ByteOrderMark(#[from] ByteOrderMark),
 }
+
+/// What editors put before text to tell its encoding, which it names: RFC 8259, section 8.1, forbids it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a byte-order mark ({0}) stands before the text: save it as UTF-8 without one")]
+pub struct ByteOrderMark(&'static str);
 
 /// The lines of `input`.
 pub(super) struct JsonLines<R> {
@@ -39,10 +44,8 @@ impl<R: BufRead> JsonLines<R> {
         let most = self.bytes_max.saturating_add(1);
         let read = self.input.by_ref().take(most).read_until(b'\n', &mut self.text)? as u64;
         self.bytes = self.bytes.saturating_add(read);
-        if self.number == 1
-            && let Some(encoding) = byte_order_mark(&self.text)
-        {
-            return Err(LineError::ByteOrderMark(encoding));
+        if self.number == 1 {
+            ByteOrderMark::refuse(&self.text)?;
         }
         if read > self.bytes_max {
             return Err(LineError::TooLong(self.bytes_max));
@@ -51,13 +54,15 @@ impl<R: BufRead> JsonLines<R> {
     }
 }
 
-/// The encoding that a mark at the beginning of `bytes` names.
-pub(super) fn byte_order_mark(bytes: &[u8]) -> Option<&'static str> {
-    match bytes {
-        [0xef, 0xbb, 0xbf, ..] => Some("UTF-8"),
-        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
-        _ => None,
+impl ByteOrderMark {
+    /// Refuses `bytes` that begin with one.
+    pub(super) fn refuse(bytes: &[u8]) -> Result<(), Self> {
+        match bytes {
+            [0xef, 0xbb, 0xbf, ..] => Err(Self("UTF-8")),
+            [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Err(Self("UTF-32")),
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(Self("UTF-16")),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The host's high-water mark, read back from the JSON of an earlier report.
 
 use super::json::SCHEMA;
-use super::json_lines::byte_order_mark;
+use super::json_lines::ByteOrderMark;
 use super::text::Safe;
 use crate::meter::{ACTIVE_UNIT, CPU_UNIT, Count, MEMORY_UNIT};
 use crate::units::Nanos;
@@ -15,8 +15,8 @@ pub enum MarkError {
     #[error("it is empty")]
     Empty,
     /// Saved by an editor that puts its mark before text.
-    #[error("a byte-order mark ({0}) stands before the text: save it as UTF-8 without one")]
-    ByteOrderMark(&'static str),
+    #[error(transparent)]
+    ByteOrderMark(#[from] ByteOrderMark),
     /// Not the JSON of a report.
     #[error("its last line is no report: {0}")]
     Json(#[from] serde_json::Error),
@@ -56,9 +56,7 @@ pub enum MarkError {
 /// It is no report, or not one of this sandbox in an epoch that a host has named.
 pub fn mark(text: &str, sandbox: &str) -> Result<Mark, MarkError> {
     let line = text.lines().rfind(|line| !line.trim().is_empty()).ok_or(MarkError::Empty)?;
-    if let Some(encoding) = byte_order_mark(line.as_bytes()) {
-        return Err(MarkError::ByteOrderMark(encoding));
-    }
+    ByteOrderMark::refuse(line.as_bytes())?;
     let document: Document = serde_json::from_str(line)?;
     if document.schema != SCHEMA {
         return Err(MarkError::Schema(document.schema));

@@ -82,7 +82,7 @@ pub mod worker;
 pub use client::{Client, Reading, SettleOutcome, TIMEOUT_DEFAULT, Watcher};
 pub use conversation::Conversation;
 pub use error::{Cause, ClientError, Kind, Life, Step};
-pub use json_lines::LineError;
+pub use json_lines::{ByteOrderMark, LineError};
 pub use random::mint_epoch;
 pub use target::{PORT_DEFAULT, Target, TargetError, TargetFault};
 pub use toml_text::TomlError;

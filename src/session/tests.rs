@@ -4,8 +4,13 @@ mod changes;
 mod clock_steps;
 mod ends;
 mod epochs;
+mod holds;
+mod lives;
+mod marks;
 mod notifying;
 mod random;
+mod resume_signals;
+mod unacked;
 mod world;
 
 use super::*;

@@ -1,0 +1,68 @@
+//! The host's high-water mark: counters that a rollback or a lost state has put behind it.
+
+use super::lives::*;
+use super::world::*;
+use super::*;
+use crate::meter::Counters;
+use crate::wire::message::{Mark, Resume};
+
+#[test]
+fn counters_behind_the_hosts_mark_are_raised_with_their_base_and_that_is_no_usage() {
+    let mut world = named();
+    let counters = Counters { cpu_used: Nanos(9), ..of_seconds(1_000) };
+    let mark = Mark { boot_id: Id([9; 16]), counters };
+    let report = one_report(&world.ask(at(3_000), Request::Resume(Resume { mark: Some(mark), ..resume(2) })));
+    assert_eq!(Counters::from(&report.base), counters);
+    assert_eq!(report.usage.rebased.cpu_used, Nanos(9));
+    assert_eq!(report.usage.since(&report.base), Counters::default());
+    assert_eq!(report.usage.rebased.active, Nanos(997_000_000_005));
+    assert_eq!(report.tail.findings, [Finding::Rollback]);
+    let usage = one_report(&world.ask(at(4_000), Request::Read)).usage;
+    let observed = u128::from(at(4_000).monotonic.0);
+    assert_eq!(
+        usage.active.total() + u128::from(usage.dropped.active.0),
+        observed + u128::from(usage.rebased.active.0)
+    );
+}
+
+#[test]
+fn a_mark_behind_the_counters_changes_nothing_and_one_of_another_boot_is_ignored_and_said() {
+    let mut world = named();
+    let behind = Mark { boot_id: Id([9; 16]), counters: of_seconds(1) };
+    let report =
+        one_report(&world.ask(at(3_000), Request::Resume(Resume { mark: Some(behind), ..resume(2) })));
+    assert_eq!(
+        (report.tail.findings.as_slice(), report.usage.rebased),
+        ([].as_slice(), meter::Amounts::default())
+    );
+    let foreign = Mark { boot_id: Id([8; 16]), counters: of_seconds(1_000) };
+    let report =
+        one_report(&world.ask(at(4_000), Request::Resume(Resume { mark: Some(foreign), ..resume(3) })));
+    assert_eq!(report.tail.findings, [Finding::MarkIgnored]);
+    let absurd = Mark { boot_id: Id([9; 16]), counters: of_seconds(u64::MAX / 2000) };
+    let absurd = Request::Resume(Resume { mark: Some(absurd), ..resume(4) });
+    assert_eq!(one_refusal(&world.ask(at(5_000), absurd)), RefusalCode::Malformed);
+}
+
+#[test]
+fn a_lost_state_is_a_provisional_epoch_that_an_adoption_raises_to_the_mark() {
+    let mut world = World::new(None);
+    world.wake(at(100_000), Some(Event::Connected(HOST)));
+    world.ask(at(100_000), hello(1, 1));
+    let mark = Some(Mark { boot_id: Id([9; 16]), counters: of_seconds(60) });
+    let adopted = Resume { mark, paused: false, ..resume(9) };
+    let report = one_report(&world.ask(at(101_000), Request::Resume(adopted)));
+    assert_eq!(Counters::from(&report.base), of_seconds(60));
+    assert_eq!(report.usage.since(&report.base).active.whole, 6, "one tick since boot, and the second since");
+    assert_eq!(report.usage.dropped.active, Nanos::from_secs(95));
+}
+
+#[test]
+fn the_same_id_again_is_an_ordinary_request_and_its_mark_is_ignored() {
+    let mut world = named();
+    let first = one_report(&world.ask(at(3_000), paused(2)));
+    let mark = Some(Mark { boot_id: Id([9; 16]), counters: of_seconds(1_000) });
+    let again = one_report(&world.ask(at(4_000), Request::Resume(Resume { mark, ..resume(2) })));
+    assert_eq!((again.reason, again.identity.seq, again.base), (Reason::Query, 2, first.base));
+    assert_eq!(again.usage.active.whole, first.usage.active.whole + 1);
+}
