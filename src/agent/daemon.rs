@@ -17,7 +17,7 @@ use crate::session::{Action, ConnectionId, Depth, Event, Note, Session, Table};
 use crate::units::{Bytes, Nanos};
 use crate::wire;
 use crate::wire::codec::TEXT_MAX;
-use crate::wire::message::{Clock, Message, RefusalCode, Reply};
+use crate::wire::message::{Clock, Message, RefusalCode, Reply, Request};
 use std::io;
 
 /// Connections taken in one wake-up and listener.
@@ -343,9 +343,19 @@ impl Daemon {
                 Some(Received::Unserved(refusal)) => Event::Unserved { from: id, refusal },
                 Some(Received::Ended) => Event::Ended(id),
             };
+            if matches!(event, Event::Request { request: Request::Resume(_), .. }) {
+                self.look_around_again(wake);
+            }
             self.step(wake, event);
         }
         Ok(())
+    }
+
+    /// What ends a hold may come in a wake-up that began before the pause.
+    fn look_around_again(&mut self, wake: &mut Wake) {
+        wake.now = clock::now();
+        let signals = self.sockets.traces.read();
+        self.step(wake, Event::Signals(signals));
     }
 
     fn step(&mut self, wake: &mut Wake, event: Event) {
@@ -363,6 +373,7 @@ impl Daemon {
                 self.sockets.notifier.dial(wake.now.monotonic, &mut self.sockets.poller);
                 self.take_dialed(wake);
             }
+            Action::HangUp => self.sockets.notifier.hang_up(),
             Action::Save => self.save(),
             Action::Send { to, reply } => {
                 let Some(reply) = self.if_saved(reply) else { return };
@@ -466,6 +477,9 @@ impl Daemon {
         if let Some(connection) = self.connections.remove(id) {
             if !matches!(gone, Gone::ByPeer) {
                 log::warn!("connection of {}: {gone}", connection.peer);
+            }
+            if gone.is_reset() {
+                self.look_around_again(wake);
             }
             self.step(wake, Event::Closed { connection: id, reset: gone.is_reset() });
         }

@@ -55,6 +55,11 @@ impl Notifier {
         }
     }
 
+    /// Begins nothing more, and lets go of what it began.
+    pub(super) fn hang_up(&mut self) {
+        self.dialing = None;
+    }
+
     /// How the attempt stands at `now`; the end of it is told once.
     pub(super) fn dialed(&mut self, now: Nanos) -> Dialed {
         let Some(dialing) = self.dialing.take() else { return Dialed::Failed };

@@ -45,8 +45,6 @@ pub struct Witness {
 #[derive(Debug)]
 struct Last {
     capacity: Capacity,
-    /// The device itself says what is requested of it.
-    device_tells: bool,
     total_ram: Option<Bytes>,
     cpu: CpuFacts,
 }
@@ -86,12 +84,12 @@ impl Witness {
             self.sources.reread_layout();
         }
         let total_ram = self.sources.total_ram();
-        let (memory, device_tells, mut remarks) = self.memory(now);
+        let (memory, mut remarks) = self.memory(now);
         let facts = self.sources.read_cpu();
         let (cpu, of_cpu) = entitlement(now, &facts, &mut self.counters);
         remarks.extend(of_cpu);
         let capacity = Capacity { memory, cpu };
-        self.last = Some(Last { capacity: capacity.clone(), device_tells, total_ram, cpu: facts });
+        self.last = Some(Last { capacity: capacity.clone(), total_ram, cpu: facts });
         Sight { capacity, remarks }
     }
 
@@ -104,9 +102,9 @@ impl Witness {
             // All of memory is to be judged by it.
             self.last = None;
         }
-        let requested = stated.requested;
-        if let Some(last) = self.last.as_mut().filter(|last| !last.device_tells) {
-            last.capacity.memory.requested = requested;
+        if let Some(last) = self.last.as_mut() {
+            // What the device had asked for before the pause may be out of date: until it is read again the host's word counts.
+            last.capacity.memory.requested = stated.requested;
         }
     }
 
@@ -138,7 +136,7 @@ impl Witness {
         Some(Sight { capacity: last.capacity.clone(), remarks })
     }
 
-    fn memory(&mut self, now: Nanos) -> (Memory, bool, Vec<Remark>) {
+    fn memory(&mut self, now: Nanos) -> (Memory, Vec<Remark>) {
         let (mut facts, mut contradiction) = self.read_stated();
         let mut scan = None;
         if let Some(reason) = self.tracker.needs_scan(&facts) {
@@ -153,7 +151,7 @@ impl Witness {
         }
         let (memory, mut remarks) = self.tracker.observe(now, &facts, scan);
         remarks.extend(contradiction);
-        (memory, matches!(facts.device_config, Some(Ok(_))), remarks)
+        (memory, remarks)
     }
 
     /// The facts, with the host's word in them.

@@ -291,7 +291,10 @@ fn life_rows(table: &mut Table, report: &Report) {
         (0, 0) => {}
         (waiting, 0) => row(table, "  segments", grouped(waiting.into()), "wait for the host's ack"),
         (waiting, dropped) => {
-            let dropped = format!("wait for the host's ack, {} dropped for want of one", grouped(dropped));
+            let dropped = format!(
+                "wait for the host's ack, {} dropped for want of one, or of a name",
+                grouped(dropped)
+            );
             row(table, "  segments", grouped(waiting.into()), dropped);
         }
     }

@@ -16,6 +16,10 @@ impl Session {
         if self.stopping {
             return vec![Action::Close { connection: id, cause: CloseCause::Shutdown }];
         }
+        let mut actions = Vec::new();
+        if self.connections.len() >= self.limits.connections {
+            self.evict(&mut actions);
+        }
         if self.connections.len() >= self.limits.connections {
             let text = format!("{} connections are open already", self.connections.len());
             let busy = Reply::Error(RefusalCode::Busy.because(text));
@@ -25,7 +29,17 @@ impl Session {
             ];
         }
         self.connections.insert(id, Connection::new(now));
-        Vec::new()
+        actions
+    }
+
+    /// A connection that was open across a pause may be dead without a sign: one that was not used since makes room.
+    fn evict(&mut self, actions: &mut Vec<Action>) {
+        let Some(resumed) = self.saved.resume.map(|resume| resume.detected) else { return };
+        let unused = self.connections.iter().find(|(_, connection)| connection.active_at < resumed);
+        if let Some((id, _)) = unused {
+            self.connections.remove(id);
+            actions.push(Action::Close { connection: id, cause: CloseCause::Idle });
+        }
     }
 
     pub(super) fn requested(&mut self, now: Clock, from: ConnectionId, request: Request) -> Vec<Action> {
@@ -53,7 +67,7 @@ impl Session {
             Request::Ack(ack) => {
                 let reply = self.ack(ack);
                 if matches!(reply, Reply::Acked(_)) {
-                    self.heard(ack.epoch, ack.seq);
+                    self.heard(now.monotonic, ack.epoch, ack.seq);
                     // The ack holds whether or not its answer arrives.
                     actions.push(Action::Save);
                     self.drive_notifier(now.monotonic, &mut actions);
@@ -106,7 +120,21 @@ impl Session {
             self.close_if_over(id, actions);
             if full && self.stopping {
                 self.say_goodbye(now, id, actions);
+            } else if self.edge.checkpointed && self.saved.meter.held() {
+                self.close_for_hold(id, actions);
             }
+        }
+    }
+
+    /// What is open when the VM is paused is in its snapshot. The asker may still ack; it is to close then.
+    fn close_for_hold(&mut self, id: ConnectionId, actions: &mut Vec<Action>) {
+        if let Some(asker) = self.connections.get_mut(id).filter(|connection| connection.checkpointed) {
+            asker.checkpointed = false;
+            asker.watch = None;
+            return;
+        }
+        if self.connections.remove(id).is_some() {
+            actions.push(Action::Close { connection: id, cause: CloseCause::Held });
         }
     }
 
@@ -163,6 +191,10 @@ impl Session {
                 }
                 owed if !looked => return self.put_back(id, owed),
                 Owed::Report => self.report(now, Reason::Query),
+                Owed::Watch { .. } | Owed::Settled(_) if self.saved.meter.held() => {
+                    let text = "a checkpoint holds the count for a pause: ask again after the resume";
+                    Reply::Error(RefusalCode::Busy.because(text))
+                }
                 Owed::Watch { interval } => {
                     self.start_watch(now.monotonic, id, interval);
                     self.report(now, Reason::Query)
@@ -242,7 +274,7 @@ impl Session {
             if let Some(connection) = self.connections.get_mut(id) {
                 connection.owed.pop_front();
             }
-            let text = "the agent stops before memory settled".to_owned();
+            let text = "the agent stops before memory settled";
             let reply = Reply::Error(RefusalCode::Internal.because(text));
             actions.push(Action::Send { to: id, reply });
             self.answer(now, id, true, actions);

@@ -56,6 +56,8 @@ pub(super) struct Connection {
     pub(super) watch: Option<Watch>,
     /// The peer sends nothing more, and may still read.
     pub(super) ended: bool,
+    /// It asked for the checkpoint, and may still ack.
+    pub(super) checkpointed: bool,
 }
 
 impl Watch {
@@ -74,6 +76,7 @@ impl Connection {
             owed: VecDeque::new(),
             watch: None,
             ended: false,
+            checkpointed: false,
         }
     }
 

@@ -57,6 +57,11 @@ impl Named {
         if resume.epoch == Id::default() {
             return Err(unusable("an epoch's id is not zero: that is the provisional one's"));
         }
+        if let Some(mark) = &resume.mark
+            && raise(&Counters::default(), &mark.counters).is_none()
+        {
+            return Err(unusable("the mark is more than can be counted"));
+        }
         if resume.epoch == self.current.id {
             return Ok(Naming::Again);
         }
@@ -66,11 +71,6 @@ impl Named {
                 resume.epoch, resume.number, self.number_max
             );
             return Err(Refusal { latest: Some(self.number_max), ..RefusalCode::StaleEpoch.because(text) });
-        }
-        if let Some(mark) = &resume.mark
-            && raise(&Counters::default(), &mark.counters).is_none()
-        {
-            return Err(unusable("the mark is more than can be counted"));
         }
         let provisional = self.current.source == EpochSource::Provisional;
         let in_place = provisional && (self.by_signal || !resume.paused);
@@ -129,9 +129,13 @@ impl Session {
         event
     }
 
-    /// Whether it would be refused, and is no reason to judge memory anew.
+    /// Whether it opens or names an epoch behind all that waits; one that is refused states nothing.
     pub(super) fn would_open(&self, resume: &Resume) -> bool {
-        matches!(self.named().naming(resume), Ok(Naming::Anew | Naming::InPlace))
+        let named = self.lifecycle.iter().fold(self.named(), |named, pending| match &pending.request {
+            Lifecycle::Resume(before) => named.after(before),
+            Lifecycle::Checkpoint(_) => named,
+        });
+        matches!(named.naming(resume), Ok(Naming::Anew | Naming::InPlace))
     }
 
     fn named(&self) -> Named {
@@ -150,7 +154,13 @@ impl Session {
         };
         let epoch = named(&resume);
         match naming {
-            Naming::Again => return self.report(now, Reason::Query),
+            Naming::Again => {
+                // A host whose first mark was of another boot says this one's.
+                if let Some(mark) = resume.mark.filter(|_| !self.saved.marked) {
+                    self.raise_to(&mark);
+                }
+                return self.report(now, Reason::Query);
+            }
             Naming::InPlace => self.saved.segments.name(epoch),
             Naming::Anew => {
                 self.close_epoch(rate_then);
@@ -169,6 +179,7 @@ impl Session {
         if self.saved.sandbox.as_ref().is_some_and(|before| *before != resume.sandbox) {
             self.find(Finding::Clone);
         }
+        self.connections.values_mut().for_each(|connection| connection.checkpointed = false);
         self.saved.epoch = epoch;
         self.saved.number_max = resume.number;
         self.saved.stated = stated(&resume);
@@ -176,7 +187,7 @@ impl Session {
         if let Some(mark) = resume.mark {
             self.raise_to(&mark);
         }
-        self.settling = Some(now.monotonic);
+        self.settle_from(now.monotonic);
         self.edge.opened = true;
         self.supersede();
         self.report(now, if self.saved.resume.is_some() { Reason::Resume } else { Reason::Query })
@@ -188,8 +199,13 @@ impl Session {
         let latency_max = Some(noticed.latency);
         self.saved.resume = Some(Resumed { signal: noticed.signal, detected: now, latency_max });
         self.saved.known = Some(noticed.known);
-        self.settling = Some(now);
+        self.settle_from(now);
         self.edge.opened = true;
+    }
+
+    fn settle_from(&mut self, now: Nanos) {
+        self.saved.settling = Some(now);
+        self.told_at_rest = None;
     }
 
     /// The tail of a named epoch waits for its ack; an unnamed one is nobody's.
@@ -202,6 +218,7 @@ impl Session {
         self.saved.base = *self.saved.meter.usage();
         self.saved.seq = 0;
         self.saved.resume = None;
+        self.saved.marked = false;
         self.saved.findings.clear();
         self.edge.closed = true;
     }
@@ -218,11 +235,13 @@ impl Session {
         });
     }
 
-    /// Raises each counter and its base to the host's high-water mark.
+    /// Raises each counter and its base to the host's high-water mark, once in an epoch.
     fn raise_to(&mut self, mark: &Mark) {
         if mark.boot_id != self.myself.boot_id {
             return self.find(Finding::MarkIgnored);
         }
+        self.saved.marked = true;
+        self.saved.findings.retain(|finding| *finding != Finding::MarkIgnored);
         let base = Counters::from(&self.saved.base);
         if let Some(by) = raise(&base, &mark.counters).filter(|by| !by.is_zero()) {
             self.saved.meter.rebase(by);
@@ -232,13 +251,24 @@ impl Session {
     }
 
     /// Holds, its slice being closed.
-    pub(super) fn checkpoint(&mut self, now: Clock, rate: Rate, asked: Checkpoint) -> Reply {
+    pub(super) fn checkpoint(
+        &mut self,
+        now: Clock,
+        rate: Rate,
+        from: ConnectionId,
+        asked: Checkpoint,
+    ) -> Reply {
         let current = self.saved.epoch;
         if asked.epoch != current.id || current.source == EpochSource::Provisional {
             return Reply::Error(self.not_current("checkpoint", asked.epoch, asked.number));
         }
         self.saved.meter.observe(now.monotonic, rate, meter::Event::Checkpoint);
         self.saved.known = None;
+        self.edge.checkpointed = true;
+        self.supersede();
+        if let Some(connection) = self.connections.get_mut(from) {
+            connection.checkpointed = true;
+        }
         self.report(now, Reason::Checkpoint)
     }
 

@@ -80,6 +80,8 @@ pub enum Action {
     Resumed(Stated),
     /// Open the notification connection, and step [`Event::Dialed`] or [`Event::DialFailed`].
     Dial,
+    /// Give up what [`Action::Dial`] began.
+    HangUp,
     /// Write [`super::Session::saved`]; what follows depends on it.
     Save,
     /// Send.
@@ -121,6 +123,9 @@ pub enum CloseCause {
     /// The peer has closed its half, and was answered.
     #[error("the peer asks for nothing more")]
     Ended,
+    /// The VM is about to be paused: what is open then is in its snapshot.
+    #[error("a checkpoint holds the count")]
+    Held,
     /// The agent stops.
     #[error("the agent stops")]
     Shutdown,

@@ -11,6 +11,8 @@ pub struct Limits {
     pub handshake: Nanos,
     /// Time without a request, where nothing is owed and nothing is watched.
     pub idle: Nanos,
+    /// The same while a checkpoint holds the count: long enough for an ack, and gone before the pause.
+    pub idle_held: Nanos,
     /// Answers owed on one connection; one more closes it.
     pub owed: usize,
     /// The shortest `Watch` interval; a shorter one is lengthened to it.
@@ -35,6 +37,7 @@ impl Default for Limits {
             connections: 4,
             handshake: Nanos::from_secs(2),
             idle: Nanos::from_secs(60),
+            idle_held: Nanos::from_secs(2),
             owed: 16,
             watch_interval_min: Nanos(100_000_000),
             watch_interval_max: Nanos::from_secs(3600),

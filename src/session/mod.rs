@@ -37,9 +37,9 @@ pub use note::Note;
 pub use saved::Saved;
 pub use signals::{Signals, Vmclock};
 
-use crate::capacity::{Capacity, Stated};
+use crate::capacity::{Capacity, MemoryState, Stated};
 use crate::meter::Rate;
-use crate::units::Nanos;
+use crate::units::{Bytes, Nanos};
 use crate::wire::message::{Agent, Clock, Id};
 use connection::Connection;
 use epoch::Pending;
@@ -74,14 +74,14 @@ pub struct Session {
     notifier: Notifier,
     /// When the host is to be asked whether something happened that the guest cannot tell.
     asking: Option<Nanos>,
-    /// When the signals were last looked at.
-    signals_at: Option<Nanos>,
+    /// When the signals were last looked at, and when before that.
+    signals_at: (Option<Nanos>, Option<Nanos>),
     /// A resume that the next look takes up.
     noticed: Option<Noticed>,
     /// Requests that the next look carries out.
     lifecycle: VecDeque<Pending>,
-    /// Set while memory has not settled since the epoch was opened: when it was.
-    settling: Option<Nanos>,
+    /// The memory that a resume's answer has told as being at rest, before it was read closely.
+    told_at_rest: Option<(MemoryState, Option<Bytes>)>,
     /// When it is looked at for that.
     settle_look: Nanos,
     /// An event of the kernel's dates the change that the next look finds.
@@ -99,6 +99,8 @@ struct Edge {
     closed: bool,
     /// One has begun, or got its name.
     opened: bool,
+    /// A checkpoint was taken.
+    checkpointed: bool,
     /// When was looked before.
     previous: Option<Nanos>,
 }
@@ -131,10 +133,10 @@ impl Session {
             connections: Table::default(),
             notifier: Notifier::default(),
             asking: None,
-            signals_at: None,
+            signals_at: (None, None),
             noticed: None,
             lifecycle: VecDeque::new(),
-            settling: None,
+            told_at_rest: None,
             settle_look: Nanos::ZERO,
             hotplugged: false,
             first: true,
@@ -208,13 +210,19 @@ impl Session {
     #[must_use]
     pub fn deadline(&self) -> Nanos {
         let tick = self.seen.as_ref().map_or(Nanos::ZERO, |seen| seen.at.saturating_add(self.tick));
-        let settle = self.settling.map(|_| self.settle_look);
-        let connections = self
-            .connections
-            .values()
-            .filter_map(|connection| connection.deadline(&self.limits, self.changes));
+        let settle = self.saved.settling.map(|_| self.settle_look);
+        let limits = self.limits_now();
+        let connections =
+            self.connections.values().filter_map(|connection| connection.deadline(&limits, self.changes));
         let others = [settle, self.asking, self.notifier.deadline()];
         connections.chain(others.into_iter().flatten()).fold(tick, std::cmp::min)
+    }
+
+    /// While the count is held a connection is soon idle.
+    fn limits_now(&self) -> Limits {
+        let limits = self.limits;
+        let idle = if self.saved.meter.held() { limits.idle_held.min(limits.idle) } else { limits.idle };
+        Limits { idle, ..limits }
     }
 
     /// A reset that breaks the notification connection is the retry's matter, unless a hold makes it a resume.
@@ -230,7 +238,7 @@ impl Session {
 
     fn timer(&mut self, now: Nanos) -> Vec<Action> {
         let mut actions = Vec::new();
-        let limits = self.limits;
+        let limits = self.limits_now();
         self.connections.retain(|id, connection| match connection.overdue(now, &limits) {
             Some(cause) => {
                 actions.push(Action::Close { connection: id, cause });
@@ -241,7 +249,7 @@ impl Session {
         self.drive_notifier(now, &mut actions);
         let due = self.connections.values().any(|connection| connection.wants_look(now, self.changes))
             || self.asking.is_some_and(|at| at <= now);
-        let settling = self.settling.is_some() && self.settle_look <= now;
+        let settling = self.saved.settling.is_some() && self.settle_look <= now;
         match &self.seen {
             None => {
                 // What an earlier agent was told of.

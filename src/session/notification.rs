@@ -2,7 +2,7 @@
 
 use super::{Action, CloseCause, ConnectionId, Session};
 use crate::units::Nanos;
-use crate::wire::message::{Clock, Id, Notify, Reason, RefusalCode, Reply, Request};
+use crate::wire::message::{Ack, Acked, Clock, Id, Notify, Reason, RefusalCode, Reply, Request};
 
 /// The first pause between two attempts; each next one is twice as long.
 const RETRY_FIRST: Nanos = Nanos::SECOND;
@@ -16,6 +16,8 @@ const ACK_PATIENCE: Nanos = Nanos::from_secs(5);
 pub(super) struct Notifier {
     pending: Option<Pending>,
     link: Link,
+    /// A hint came that what is pending does not tell.
+    hint_waits: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -73,19 +75,23 @@ fn jitter(now: Nanos, pause: Nanos) -> Nanos {
 }
 
 impl Session {
-    /// Makes the report that the host is to hear; the one before it is superseded.
+    /// Makes the report that the host is to hear; the one before it is superseded. Nobody is dialled while the count is
+    /// held: the VM is about to be paused.
     pub(super) fn notify(&mut self, now: Clock, reason: Reason) {
-        if !self.limits.notify || self.stopping {
+        if !self.limits.notify || self.stopping || self.saved.meter.held() {
             return;
         }
         let Reply::Report(report) = self.report(now, reason) else { return };
         let notify = Box::new(Notify { agent: self.myself.agent.clone(), report: *report });
         self.notifier.pending = Some(Pending { notify, attempts: 0, due: now.monotonic });
+        self.notifier.hint_waits = false;
     }
 
     /// Something may have happened that only the host knows of. Not at once: thousands of guests may ask together.
     pub(super) fn ask_host(&mut self, now: Nanos) {
-        if self.notifier.pending.is_none() {
+        if self.notifier.pending.is_some() {
+            self.notifier.hint_waits = true;
+        } else {
             self.asking = Some(now.saturating_add(jitter(now, Nanos::from_secs(4))));
         }
     }
@@ -93,13 +99,17 @@ impl Session {
     /// The host knows more than what waits to be said.
     pub(super) fn supersede(&mut self) {
         self.notifier.pending = None;
+        self.notifier.hint_waits = false;
         self.asking = None;
     }
 
     /// An ack of this report, or of a later one of its epoch.
-    pub(super) fn heard(&mut self, epoch: Id, seq: u64) {
+    pub(super) fn heard(&mut self, now: Nanos, epoch: Id, seq: u64) {
         if self.notifier.is_of(epoch, seq) {
             self.notifier.pending = None;
+            if std::mem::take(&mut self.notifier.hint_waits) {
+                self.ask_host(now);
+            }
         }
     }
 
@@ -107,6 +117,10 @@ impl Session {
     pub(super) fn drive_notifier(&mut self, now: Nanos, actions: &mut Vec<Action>) {
         let notifier = &mut self.notifier;
         match (notifier.link, &notifier.pending) {
+            (Link::Dialing, None) => {
+                notifier.link = Link::None;
+                actions.push(Action::HangUp);
+            }
             (Link::Open { id, .. }, None) => {
                 notifier.link = Link::None;
                 actions.push(Action::Close { connection: id, cause: CloseCause::Heard });
@@ -154,10 +168,17 @@ impl Session {
     pub(super) fn notifier_asked(&mut self, now: Nanos, id: ConnectionId, request: Request) -> Vec<Action> {
         let mut actions = Vec::new();
         let reply = match request {
+            // An epoch without a name has nothing to free: the host says that it has heard.
+            Request::Ack(Ack { epoch, seq })
+                if epoch == Id::default() && self.notifier.is_of(epoch, seq) && seq <= self.saved.seq =>
+            {
+                self.heard(now, epoch, seq);
+                Reply::Acked(Acked { epoch, seq })
+            }
             Request::Ack(ack) => {
                 let reply = self.ack(ack);
                 if matches!(reply, Reply::Acked(_)) {
-                    self.heard(ack.epoch, ack.seq);
+                    self.heard(now, ack.epoch, ack.seq);
                     actions.push(Action::Save);
                 }
                 reply

@@ -72,7 +72,7 @@ impl Session {
             self.slice(now, rate, event, notes);
             let reply = match request {
                 Lifecycle::Resume(resume) => self.resume(now, rate_then, resume),
-                Lifecycle::Checkpoint(checkpoint) => self.checkpoint(now, rate, checkpoint),
+                Lifecycle::Checkpoint(checkpoint) => self.checkpoint(now, rate, from, checkpoint),
             };
             self.carried_out(from, reply);
             carried_out = true;
@@ -113,17 +113,20 @@ impl Session {
 
     /// What the host is to hear of this observation.
     fn notify_after(&mut self, now: Clock, depth: Depth) {
-        let at_rest = self.seen.as_ref().is_some_and(|seen| {
-            use MemoryState::{Over, Settled, Short};
-            matches!(seen.capacity.memory.state, Settled | Short | Over)
-        });
+        let Some(memory) = self.seen.as_ref().map(|seen| &seen.capacity.memory) else { return };
+        let rest = (memory.state, memory.plugged);
+        let at_rest = matches!(memory.state, MemoryState::Settled | MemoryState::Short | MemoryState::Over);
         let asked = depth == Depth::Full && self.asking.is_some_and(|at| at <= now.monotonic);
         let noticed = self.edge.closed && self.saved.epoch.id == Id::default();
         if noticed {
             self.notify(now, Reason::Resume);
         } else if self.first {
             self.notify(now, Reason::Boot);
-        } else if self.settling.is_some() && at_rest && !self.edge.opened {
+        } else if self.saved.settling.is_some()
+            && at_rest
+            && !self.edge.opened
+            && self.told_at_rest != Some(rest)
+        {
             self.notify(now, Reason::Settled);
         } else if asked {
             self.notify(now, Reason::Query);
@@ -131,13 +134,16 @@ impl Session {
         if asked || noticed {
             self.asking = None;
         }
-        if let Some(since) = self.settling {
+        if let Some(since) = self.saved.settling {
             let look_again = since.saturating_add(self.limits.resume_poll_for) > now.monotonic;
             let poll = if look_again { self.limits.resume_poll } else { self.tick };
             self.settle_look = now.monotonic.saturating_add(poll);
-            if at_rest {
-                self.settling = None;
+            // The answer to a resume rests on a first look: the one right behind it has the last word.
+            let first_look = self.edge.opened && depth == Depth::Hot;
+            if at_rest && !first_look {
+                self.saved.settling = None;
             }
+            self.told_at_rest = (at_rest && first_look).then_some(rest);
         }
     }
 

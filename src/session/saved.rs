@@ -30,6 +30,8 @@ pub struct Saved {
     pub(super) findings: Vec<Finding>,
     /// The highest number that an epoch was named with.
     pub(super) number_max: u64,
+    /// Whether the host's mark was applied in the epoch.
+    pub(super) marked: bool,
     /// What the host last said of this VM's memory.
     pub(super) stated: Stated,
     /// Bytes that were no frame, since boot.
@@ -40,6 +42,8 @@ pub struct Saved {
     pub(super) clock_offset_ns: Option<i64>,
     /// The resume that late signals may still tell of; none after a checkpoint or a release.
     pub(super) known: Option<Known>,
+    /// Set while memory has not settled since the epoch was opened: when it was.
+    pub(super) settling: Option<Nanos>,
     /// What waits for an ack.
     pub(super) segments: Ring,
 }
@@ -57,11 +61,13 @@ impl Saved {
             resume: None,
             findings: Vec::new(),
             number_max: 0,
+            marked: false,
             stated: Stated::default(),
             garbage_bytes: 0,
             signals: Signals::default(),
             clock_offset_ns: None,
             known: None,
+            settling: None,
             segments: Ring::default(),
         }
     }

@@ -11,7 +11,7 @@ pub(super) const SEGMENTS_MAX: usize = 32;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ring {
     segments: VecDeque<Segment>,
-    /// Since boot, for want of room.
+    /// Since boot: for want of room, or of a name.
     dropped: u64,
 }
 
@@ -65,9 +65,12 @@ impl Ring {
         }
     }
 
-    /// A provisional epoch that ends without a name is credited to nobody.
+    /// A provisional epoch that ends without a name is credited to nobody; that too is counted.
     pub(super) fn discard_unnamed(&mut self) {
+        let before = self.segments.len();
         self.segments.retain(|segment| segment.epoch.id != Id::default());
+        let discarded = before - self.segments.len();
+        self.dropped = self.dropped.saturating_add(u64::try_from(discarded).unwrap_or(u64::MAX));
     }
 
     /// All but those of `epoch` up to `seq`, oldest first.

@@ -26,12 +26,15 @@ pub struct Vmclock {
     pub generation: Option<u64>,
 }
 
-/// A resume that is known, and the signals that have told of it.
+/// How late a trace may tell of a resume that is known.
+const LATE_MAX: Nanos = Nanos::from_secs(10);
+
+/// A resume that is known, and whether the trace that may come late has told of it. VMClock's page has changed before the
+/// guest runs, so it never does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
     /// When it was noticed or named, on `CLOCK_MONOTONIC`.
     pub(super) since: Nanos,
-    vmclock: bool,
     vmgenid: bool,
 }
 
@@ -42,13 +45,12 @@ impl Known {
     }
 
     fn tell(&mut self, moved: Moved) {
-        self.vmclock |= moved.vmclock;
         self.vmgenid |= moved.vmgenid;
     }
 
     /// A device tells once of each resume.
     fn news(&self, moved: Moved) -> Moved {
-        Moved { vmclock: moved.vmclock && self.vmclock, vmgenid: moved.vmgenid && self.vmgenid }
+        Moved { vmclock: moved.vmclock, vmgenid: moved.vmgenid && self.vmgenid }
     }
 }
 
@@ -122,7 +124,11 @@ impl Session {
                 }
             }
         }
-        self.signals_at = Some(now.monotonic);
+        if moved.first().is_some() && signal.is_none() {
+            // No look follows that would save it, and a restarted agent would take it for news.
+            actions.push(Action::Save);
+        }
+        self.signals_at = (Some(now.monotonic), self.signals_at.0);
         actions
     }
 
@@ -142,15 +148,23 @@ impl Session {
         if self.noticed.is_some() {
             return;
         }
-        let looked = self.signals_at.or(self.saved.meter.last().map(|(at, _)| at)).unwrap_or(now);
-        self.noticed = Some(Noticed { signal, known, latency: now.saturating_sub(looked) });
+        // What the host asked for in another life tells nothing of this one's.
+        self.saved.stated.requested = None;
+        self.noticed = Some(Noticed { signal, known, latency: now.saturating_sub(self.looked_before(now)) });
         actions.push(Action::Resumed(self.saved.stated));
         actions.push(Action::Look(Depth::Hot));
     }
 
+    /// When the signals were last looked at before `now`'s wake-up.
+    fn looked_before(&self, now: Nanos) -> Nanos {
+        let (last, before) = self.signals_at;
+        let looked = last.filter(|at| *at < now).or(before);
+        looked.or(self.saved.meter.last().map(|(at, _)| at)).unwrap_or(now)
+    }
+
     /// The known resume that a signal at `now` may still tell of.
     fn covering(&self, now: Nanos) -> Option<Known> {
-        self.saved.known.filter(|known| now.saturating_sub(known.since) <= self.saved.meter.cap())
+        self.saved.known.filter(|known| now.saturating_sub(known.since) <= LATE_MAX)
     }
 
     fn clock_stepped(&mut self, now: Clock) -> bool {

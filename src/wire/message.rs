@@ -144,7 +144,8 @@ pub struct Resume {
     pub sandbox: String,
     /// The host's Unix time, in ns.
     pub at: Nanos,
-    /// The host's high-water mark for this sandbox.
+    /// The host's high-water mark for this sandbox. One of another boot is ignored, and said; the first of this boot is
+    /// applied, also where it comes with a repetition.
     pub mark: Option<Mark>,
     /// What the host asked virtio-mem for, all devices together.
     pub requested: Option<Bytes>,
@@ -161,7 +162,9 @@ pub struct Mark {
     pub counters: Counters,
 }
 
-/// `Checkpoint`: the host is about to pause the VM.
+/// `Checkpoint`: the host is about to pause the VM. Once it is answered and until a `Resume` the agent dials nobody, closes
+/// all connections but the asker's, and that one as soon as the asker closes it or is silent for 2 s; `Watch` and
+/// `WaitSettled` are refused with `Busy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The epoch it closes; an older one is refused.
@@ -170,7 +173,8 @@ pub struct Checkpoint {
     pub number: u64,
 }
 
-/// `Ack`: committed up to `seq` of `epoch`.
+/// `Ack`: committed up to `seq` of `epoch`; with epoch zero, on a connection that the agent opened, only heard: it ends the
+/// repetition of a provisional report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
     /// The epoch.
@@ -304,7 +308,7 @@ pub struct Tail {
     pub findings: Vec<Finding>,
     /// Segments that wait for an ack.
     pub segments_waiting: u32,
-    /// Segments that a full ring has dropped, in this boot.
+    /// Segments that were dropped in this boot: by a full ring, or because no host named their epoch.
     pub segments_dropped: u64,
     /// Bytes that were skipped on the agent's connections as no frame, in this boot: see [`crate::wire::Decoder`].
     pub garbage_bytes: u64,

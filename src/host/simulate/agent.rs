@@ -7,7 +7,7 @@ use super::shadow::{Reach, Shadow};
 use super::slice::{Before, GuestNow, Shown};
 use crate::session::{Action, ConnectionId, Depth, Event, Limits, Myself, Session};
 use crate::units::Nanos;
-use crate::wire::message::{Agent, Id, RefusalCode, Reply, Request};
+use crate::wire::message::{Agent, Id, Reason, RefusalCode, Reply, Request};
 
 /// Looks in one wake-up.
 const LOOKS_MAX: usize = 3;
@@ -54,6 +54,8 @@ struct Turn<'a> {
     looks: Vec<Depth>,
     resume: Option<(Id, bool)>,
     checkpoint: bool,
+    /// Who has got a checkpoint's report.
+    askers: Vec<ConnectionId>,
     /// Actions left to live.
     lives: Option<u32>,
     /// Outputs that have left the agent's buffers.
@@ -129,11 +131,12 @@ pub(super) fn wake(
         looks: Vec::new(),
         resume: None,
         checkpoint: false,
+        askers: Vec::new(),
         lives,
         flushed: 0,
     };
     turn.run()?;
-    let Turn { guest, process, mut wake, flushed, .. } = turn;
+    let Turn { guest, process, mut wake, flushed, askers, .. } = turn;
     if wake.died {
         wake.outputs.truncate(flushed);
     } else {
@@ -143,6 +146,12 @@ pub(super) fn wake(
         })?;
         hold(Invariant::Bounded, process.session.connections() <= limits.connections, || {
             format!("{} connections are open", process.session.connections())
+        })?;
+        let held = process.session.saved().meter.held();
+        let left = process.connections.iter().filter(|open| !askers.contains(open)).count();
+        let quiet = !process.dials && (askers.is_empty() || left == 0);
+        hold(Invariant::Quiet, !held || quiet, || {
+            format!("held, with {left} connections but those that asked for it; dials: {}", process.dials)
         })?;
     }
     guest.process = Some(process);
@@ -196,6 +205,11 @@ impl Turn<'_> {
             Incoming::Closed { connection, reset } => {
                 self.process.connections.retain(|open| *open != connection);
                 Event::Closed { connection, reset }
+            }
+            // It was hung up on.
+            Incoming::Dialed(id) if !self.process.dials => {
+                self.wake.outputs.push(Output::Close(id));
+                return Ok(());
             }
             Incoming::Dialed(id) => {
                 self.process.dials = false;
@@ -274,6 +288,9 @@ impl Turn<'_> {
             }
             Action::Send { to, reply } => {
                 self.check(&reply)?;
+                if matches!(&reply, Reply::Report(report) if report.reason == Reason::Checkpoint) {
+                    self.askers.push(to);
+                }
                 let reach = self.process.shadow.reach();
                 let closed = match &reply {
                     Reply::Segments(_) => self.process.shadow.closed.clone(),
@@ -290,6 +307,7 @@ impl Turn<'_> {
                 self.process.dials = true;
                 self.wake.outputs.push(Output::Dial);
             }
+            Action::HangUp => self.process.dials = false,
             Action::Log(_) => {}
         }
         Ok(())

@@ -34,10 +34,13 @@ pub enum Invariant {
     /// At most 4 connections and a notification, 32 segments, 3 looks in a wake-up, 32 KiB of state; after a wake-up
     /// nothing is overdue. A change of capacity is counted at most a tick (and the delay of the wake-up) late.
     Bounded,
+    /// When a checkpoint is answered and holds, no connection is left but its asker's, and until the hold ends nobody is
+    /// dialled: what is open is in the snapshot.
+    Quiet,
     /// A resume opens one epoch: signals open at most one provisional epoch for each restore (for two of which an agent
     /// that was dead in between may hear late), and one for each
-    /// checkpoint (held, any jump is a resume). A trace that is seen more than two ticks after, or after
-    /// a checkpoint, or that two restores within two ticks have left, may open one more.
+    /// checkpoint (held, any jump is a resume). A VMGenID trace that is seen more than 10 s after, or
+    /// after a checkpoint, or that two restores within 10 s have left, may open one more.
     OneResume,
     /// An honest guest is never judged `impossible`: between two reports of a life that no restore parts, counters
     /// grow by at most the host's time from sending the request of the earlier to receiving the later, + 0.1 %.
@@ -79,6 +82,7 @@ impl Invariant {
             Self::BaseFixed => "base-fixed",
             Self::SeqRises => "seq-rises",
             Self::Bounded => "bounded",
+            Self::Quiet => "quiet",
             Self::OneResume => "one-resume",
             Self::NotImpossible => "not-impossible",
             Self::PostsNoMore => "posts-no-more",

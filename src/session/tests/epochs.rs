@@ -132,3 +132,30 @@ fn what_the_host_says_of_boot_memory_reaches_the_edge_and_a_restarted_agent() {
     let mut world = World::new(Some(world.session.saved().clone()));
     assert!(world.wake(at(4_000), None).contains(&Action::Resumed(stated)));
 }
+
+#[test]
+fn a_resume_that_is_refused_states_nothing() {
+    let mut world = named();
+    let stated = |number, mib| Resume { boot: Some(Bytes::mib(mib)), ..resume(number) };
+    let mut actions = Vec::new();
+    for resume in [stated(9, 512), stated(5, 1024), stated(9, 2048)] {
+        let request = Request::Resume(resume);
+        actions.extend(world.session.step(at(3_000), Event::Request { from: HOST, request }));
+    }
+    let told: Vec<_> = actions.iter().filter(|action| matches!(action, Action::Resumed(_))).collect();
+    assert_eq!(told, [&Action::Resumed(Stated { requested: None, boot: Some(Bytes::mib(512)) })]);
+}
+
+#[test]
+fn what_was_asked_of_a_life_tells_nothing_of_one_that_was_noticed() {
+    let mut world = named();
+    let stated = Stated { requested: Some(Bytes::mib(64)), boot: Some(Bytes::mib(512)) };
+    world.signals = vmclock(1);
+    world.ask(
+        at(3_000),
+        Request::Resume(Resume { requested: stated.requested, boot: stated.boot, ..resume(2) }),
+    );
+    world.signals = vmclock(2);
+    let noticed = world.wake(at(4_000), None);
+    assert!(noticed.contains(&Action::Resumed(Stated { requested: None, ..stated })), "{noticed:?}");
+}

@@ -58,11 +58,27 @@ fn a_lost_state_is_a_provisional_epoch_that_an_adoption_raises_to_the_mark() {
 }
 
 #[test]
-fn the_same_id_again_is_an_ordinary_request_and_its_mark_is_ignored() {
+fn the_same_id_again_is_an_ordinary_request_whose_mark_holds_where_none_has() {
     let mut world = named();
-    let first = one_report(&world.ask(at(3_000), paused(2)));
-    let mark = Some(Mark { boot_id: Id([9; 16]), counters: of_seconds(1_000) });
-    let again = one_report(&world.ask(at(4_000), Request::Resume(Resume { mark, ..resume(2) })));
-    assert_eq!((again.reason, again.identity.seq, again.base), (Reason::Query, 2, first.base));
-    assert_eq!(again.usage.active.whole, first.usage.active.whole + 1);
+    let marked = |boot: u8, seconds| Resume {
+        mark: Some(Mark { boot_id: Id([boot; 16]), counters: of_seconds(seconds) }),
+        ..resume(2)
+    };
+    let first = one_report(&world.ask(at(3_000), Request::Resume(marked(8, 500))));
+    assert_eq!(first.tail.findings, [Finding::MarkIgnored]);
+
+    let again = one_report(&world.ask(at(4_000), Request::Resume(marked(9, 1_000))));
+    assert_eq!((again.reason, again.identity.seq), (Reason::Query, 2));
+    assert_eq!(Counters::from(&again.base), of_seconds(1_000));
+    assert_eq!(again.usage.since(&again.base).active.total(), 1_000_000_000, "what it has used stays");
+    assert_eq!(again.tail.findings, [Finding::Rollback], "a mark was taken after all");
+
+    for ahead in [marked(9, 2_000), marked(8, 2_000)] {
+        let once_more = one_report(&world.ask(at(5_000), Request::Resume(ahead)));
+        assert_eq!((once_more.base, once_more.tail.findings), (again.base, again.tail.findings.clone()));
+    }
+    let next = one_report(
+        &world.ask(at(6_000), Request::Resume(Resume { epoch: id(3), number: 3, ..marked(9, 2_000) })),
+    );
+    assert_eq!(Counters::from(&next.base), of_seconds(2_000), "another epoch takes its own");
 }

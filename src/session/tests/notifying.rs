@@ -104,6 +104,51 @@ fn a_noticed_resume_is_told_at_once_and_superseded_by_its_name() {
 }
 
 #[test]
+fn an_ack_of_no_epoch_ends_the_repeats_of_a_provisional_report_on_its_own_line_alone() {
+    let mut world = world();
+    world.wake(at(2_000), None);
+    world.wake(at(2_000), Some(Event::Dialed(LINE)));
+    let ack = |seq| Request::Ack(Ack { epoch: Id::default(), seq });
+    world.wake(at(2_100), Some(Event::Connected(HOST)));
+    world.ask(at(2_100), hello(1, 1));
+    assert_eq!(refusals(&world.ask(at(2_100), ack(1))).len(), 1, "no host can have committed it");
+    for wrong in [0, 2, u64::MAX] {
+        let actions = world.wake(at(2_200), Some(Event::Request { from: LINE, request: ack(wrong) }));
+        assert_eq!((refusals(&actions).len(), world.session.notifying().is_some()), (1, true), "{wrong}");
+    }
+    let actions = world.wake(at(2_300), Some(Event::Request { from: LINE, request: ack(1) }));
+    assert!(matches!(replies(&actions).as_slice(), [Reply::Acked(_)]));
+    assert_eq!((closes(&actions), world.session.notifying()), (vec![CloseCause::Heard], None));
+}
+
+#[test]
+fn while_held_nobody_is_dialled_and_the_line_is_closed_before_the_pause() {
+    let checkpoint = |number| {
+        use crate::wire::message::Checkpoint;
+        Request::Checkpoint(Checkpoint { epoch: Id([number; 16]), number: number.into() })
+    };
+    let mut world = named();
+    world.capacity = capacity(64);
+    world.capacity.memory.state = crate::capacity::MemoryState::Settled;
+    world.wake(at(4_000), None);
+    world.wake(at(4_000), Some(Event::Dialed(LINE)));
+    let actions = world.ask(at(4_500), checkpoint(1));
+    let line = Action::Close { connection: LINE, cause: CloseCause::Heard };
+    assert!(actions.contains(&line), "its checkpoint says more: {actions:?}");
+
+    // Whatever happens in the hold, an agent that starts again in it too.
+    world.session = Session::new(myself(), TICK, Limits::default(), Some(world.session.saved().clone()));
+    world.capacity = capacity(128);
+    for millis in [5_000, 9_000, 14_000] {
+        assert_eq!(dials(&world.wake(at(millis), Some(Event::Hotplug))), 0, "{millis}");
+    }
+    world.signals.vmgenid = Some(4);
+    world.wake(at(15_000), None);
+    world.signals.vmgenid = Some(5);
+    assert_eq!(dials(&world.wake(at(16_000), None)), 1, "a resume is told");
+}
+
+#[test]
 fn nobody_at_the_other_end_is_tried_ever_less_often() {
     let mut world = world();
     let mut millis = 2_000;
@@ -134,6 +179,57 @@ fn a_reset_asks_the_host_once_and_not_at_once() {
     let due = world.session.deadline().0.div_ceil(1_000_000);
     assert!(due <= 4_000, "{due}");
     assert_eq!(dials(&world.wake(at(due), None)), 1);
+    assert_eq!(world.session.notifying().map(|(_, _, reason)| reason), Some(Reason::Query));
+}
+
+#[test]
+fn memory_that_a_first_look_took_for_settled_is_told_when_it_has_settled() {
+    use crate::capacity::MemoryState::{Plugging, Settled};
+    let mut world = named();
+    world.capacity.memory.state = Settled;
+    world.wake(at(4_000), None);
+    for (number, closely) in [(2, Plugging), (3, Settled)] {
+        world.session.step(at(5_000), Event::Request { from: HOST, request: resume(number, true) });
+        let hot = Event::Observed { capacity: world.capacity.clone(), depth: Depth::Hot };
+        let told = reports(&world.session.step(at(5_000), hot));
+        assert_eq!(told.iter().map(|report| report.memory.state).collect::<Vec<_>>(), [Settled]);
+        world.capacity.memory.state = closely;
+        let full = Event::Observed { capacity: world.capacity.clone(), depth: Depth::Full };
+        world.session.step(at(5_000), full);
+        assert_eq!(world.session.notifying(), None);
+        let begun = world.session.saved().clone();
+        world.capacity.memory.state = Settled;
+        world.wake(at(7_000), None);
+        let told = world.session.notifying().map(|(_, _, reason)| reason);
+        assert_eq!(told, (closely == Plugging).then_some(Reason::Settled), "{closely:?}");
+
+        // An agent that starts again while memory moves owes that word too.
+        if closely == Plugging {
+            let mut again = World::new(None);
+            again.session = Session::new(myself(), TICK, Limits::default(), Some(begun));
+            again.capacity.memory.state = Plugging;
+            again.wake(at(6_000), None);
+            assert_eq!(again.session.notifying().map(|(_, _, reason)| reason), Some(Reason::Boot));
+            again.capacity.memory.state = Settled;
+            again.wake(at(7_000), None);
+            assert_eq!(again.session.notifying().map(|(_, _, reason)| reason), Some(Reason::Settled));
+        }
+    }
+}
+
+#[test]
+fn a_hint_behind_what_is_being_told_is_told_after_it() {
+    let mut world = named();
+    world.capacity.memory.state = crate::capacity::MemoryState::Settled;
+    world.wake(at(3_000), None);
+    world.wake(at(3_000), Some(Event::Connected(HOST_AGAIN)));
+    world.ask_from(HOST_AGAIN, at(3_000), hello(1, 1));
+    world.wake(at(3_000), Some(Event::Closed { connection: HOST_AGAIN, reset: true }));
+    let told = world.session.notifying().map(|(_, seq, reason)| (seq, reason));
+    assert_eq!(told, Some((3, Reason::Settled)));
+    world.ask(at(3_100), Request::Ack(Ack { epoch: Id([1; 16]), seq: 3 }));
+    assert_eq!(world.session.notifying(), None);
+    world.wake(at(7_200), None);
     assert_eq!(world.session.notifying().map(|(_, _, reason)| reason), Some(Reason::Query));
 }
 

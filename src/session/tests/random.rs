@@ -132,7 +132,7 @@ proptest! {
                         seen.watching.remove(connection);
                     }
                     Action::Look(_) => prop_assert!(false, "looks without end"),
-                    Action::Log(_) | Action::Resumed(_) | Action::Dial => {}
+                    Action::Log(_) | Action::Resumed(_) | Action::Dial | Action::HangUp => {}
                 }
             }
             prop_assert!(world.session.connections() <= Limits::default().connections);

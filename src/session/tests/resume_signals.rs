@@ -30,18 +30,50 @@ fn two_signals_of_one_resume_are_one_resume() {
 }
 
 #[test]
-fn a_late_signal_after_the_host_named_the_resume_opens_nothing_and_after_a_checkpoint_it_does() {
-    let mut world = named();
-    world.signals = vmclock(1);
-    world.wake(at(2_500), None);
-    world.ask(at(3_000), paused(2));
-    world.signals = vmclock(2);
-    world.wake(at(4_000), None);
+fn a_late_interrupt_after_the_host_named_the_resume_opens_nothing_and_a_changed_page_or_a_checkpoint_does() {
+    let vmgenid = |count| Signals { vmgenid: Some(count), ..vmclock(1) };
+    let named_at_3_s = || {
+        let mut world = named();
+        world.signals = vmgenid(0);
+        world.wake(at(2_500), None);
+        world.ask(at(3_000), paused(2));
+        world
+    };
+    let mut world = named_at_3_s();
+    world.signals = vmgenid(1);
+    let actions = world.session.step(at(4_000), Event::Signals(world.signals));
+    assert_eq!(actions, [Action::Save], "an agent that starts again must not take it for news");
+    let mut world = World::new(Some(world.session.saved().clone()));
+    world.signals = vmgenid(1);
+    world.wake(at(15_000), None);
     assert_eq!(world.session.saved().epoch.number, 2);
+
+    let mut world = named_at_3_s();
+    world.signals = Signals { vmgenid: Some(0), ..vmclock(2) };
+    world.wake(at(4_000), None);
+    assert_eq!(world.session.saved().epoch, Epoch::default(), "the page was read with the host's word");
+
+    let mut world = named_at_3_s();
     world.ask(at(5_000), checkpoint(2));
-    world.signals = vmclock(3);
+    world.signals = vmgenid(1);
     world.wake(at(5_500), None);
     assert_eq!(world.session.saved().epoch, Epoch::default());
+}
+
+#[test]
+fn how_late_an_interrupt_may_be_does_not_hang_on_the_tick() {
+    let limits = Limits { notify: false, ..Limits::default() };
+    for (tick, millis, number) in [(Nanos(100_000_000), 9_000, 2), (Nanos::from_secs(3600), 20_000, 0)] {
+        let mut world = named();
+        world.session = Session::new(myself(), tick, limits, Some(world.session.saved().clone()));
+        world.signals.vmgenid = Some(0);
+        world.wake(at(3_000), Some(Event::Connected(HOST)));
+        world.ask(at(3_000), hello(1, 1));
+        world.ask(at(3_000), paused(2));
+        world.signals.vmgenid = Some(1);
+        world.wake(at(millis), None);
+        assert_eq!(world.session.saved().epoch.number, number, "{tick:?}");
+    }
 }
 
 #[test]
@@ -81,7 +113,8 @@ fn a_reset_connection_is_a_resume_only_while_held() {
     let mut world = named();
     world.ask(at(3_000), checkpoint(1));
     world.wake(at(4_000), Some(reset(HOST)));
-    assert_eq!(world.session.saved().resume.map(|resume| resume.signal), Some(Signal::VsockReset));
+    let resumed = world.session.saved().resume.unwrap();
+    assert_eq!((resumed.signal, resumed.latency_max), (Signal::VsockReset, Some(Nanos::from_secs(1))));
 }
 
 #[test]

@@ -33,12 +33,13 @@ fn a_capacity_change_ends_a_segment_that_is_named_with_its_epoch() {
 }
 
 #[test]
-fn an_epoch_that_was_never_named_leaves_nothing() {
+fn an_epoch_that_was_never_named_leaves_nothing_and_that_is_counted() {
     let mut world = World::greeted();
     world.capacity = capacity(1024);
     world.wake(at(3_000), Some(Event::Hotplug));
     let report = one_report(&world.ask(at(4_000), paused(1)));
     assert!(segments(&mut world, 4_000).is_empty());
+    assert_eq!(report.tail.segments_dropped, 1);
     assert_eq!(report.usage.since(&report.base), Counters::default(), "a template's past is nobody's");
 }
 

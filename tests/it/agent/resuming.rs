@@ -143,10 +143,12 @@ fn a_connection_that_is_reset_while_held_is_a_resume_and_one_that_is_closed_is_n
     let agent = Agent::start_in(tempfile::tempdir().unwrap(), &["--tick", "200ms"]);
     let mut client = agent.greet();
     client.resume(named(1, false, None));
-    let mut other = agent.greet();
+    let mut watcher = agent.greet();
     client.send(Request::Checkpoint(Checkpoint { epoch: Id([1; 16]), number: 1 }));
     assert_eq!(client.report().reason, Reason::Checkpoint);
+    assert!(watcher.receive().is_none(), "what is open is in the snapshot");
     drop(client);
+    let mut other = agent.greet();
     let held = other.read();
     assert!(held.tail.held && held.resume.is_none(), "{held:?}");
 
