@@ -1,18 +1,19 @@
-//! Fifty lives in a row: what the guest has counted, against the host's own stopwatch.
+//! Lives in a row: what the guest has counted, against the host's own stopwatch. The tick is an hour, so that nothing but
+//! the protocol counts.
 
 use crate::rig::template::with_vmgenid;
 use crate::rig::{Ear, Platform, Vm, passed, used};
 use guestmeter::capacity::MemoryState;
 use guestmeter::wire::message::{EpochSource, Reason, Report};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-const CYCLES: u32 = 50;
-/// Every tenth pause is a snapshot and a restore in a new VMM; of the others every second one is of the VMM itself.
-const RESTORED_EVERY: u32 = 10;
+/// How many, where it is not said.
+const CYCLES: u32 = 10;
+/// Every fifth pause is a snapshot and a restore in a new VMM; of the others every second one is of the VMM itself.
+const RESTORED_EVERY: u32 = 5;
 const RUN: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(300);
-/// The shipped agent's, which the sums have to meet.
-const TICK: Duration = Duration::from_secs(5);
 
 /// What the host's clock says of all lives together.
 #[derive(Debug, Default)]
@@ -38,11 +39,13 @@ fn pause(vm: &mut Vm, ear: &mut Ear, cycle: u32) {
 }
 
 #[test]
-fn fifty_cycles_add_up_to_the_hosts_stopwatch() {
+fn cycles_add_up_to_the_hosts_stopwatch() {
+    let cycles = std::env::var("GUESTMETER_CYCLES")
+        .map_or(CYCLES, |number| number.parse().expect("a number of cycles"));
     let mut vm = with_vmgenid().restore(42);
     vm.kill_agent();
     let mut ear = Ear::new(&vm);
-    vm.start_agent("--tick 5s --notify vsock://2:1020");
+    vm.start_agent("--tick 1h --notify vsock://2:1020");
     // Nothing may be under way when the machine stops.
     ear.hears(&mut vm, "of the agent's start", |report| report.reason == Reason::Boot);
     let mut platform = Platform::new();
@@ -50,7 +53,8 @@ fn fifty_cycles_add_up_to_the_hosts_stopwatch() {
     let mut last = platform.checkpoint(&mut vm, &life);
     let before = last.clone();
     let (mut stopwatch, mut guest) = (Stopwatch::default(), Duration::ZERO);
-    for cycle in 1..=CYCLES {
+    let mut lives = BTreeSet::new();
+    for cycle in 1..=cycles {
         pause(&mut vm, &mut ear, cycle);
         life = platform.mint("sandbox");
         let sent = Instant::now();
@@ -67,16 +71,17 @@ fn fifty_cycles_add_up_to_the_hosts_stopwatch() {
         one_life(&last, &first, &end, &ear);
         // A restore is noticed before it is named: the life is as long as its own base says.
         guest += used(&end) - used(&first);
+        lives.insert(end.identity.epoch.id);
         last = end;
     }
+    assert_eq!(lives.len(), usize::try_from(cycles).expect("a count"), "each cycle is one epoch");
     let whole = passed(&before, &last);
     assert_eq!((whole.dropped, last.usage.anomalies), (0, 0), "{whole:?}");
     let (by_guest, by_host) = (guest.as_nanos(), stopwatch.ran.as_nanos());
-    eprintln!("count ns of {CYCLES} lives: {by_guest} by the guest, {by_host} by the host");
+    eprintln!("count ns of {cycles} lives: {by_guest} by the guest, {by_host} by the host");
     // The guest's clock was set by its kernel against an emulated timer: it may be off by 0.1 %.
     let slack = stopwatch.most / 1000;
     assert!(guest <= stopwatch.most + slack && guest + slack >= stopwatch.least, "{guest:?}, {stopwatch:?}");
-    assert!(guest.abs_diff(stopwatch.ran) <= TICK, "{guest:?}, {stopwatch:?}");
 }
 
 /// One resume, told in one answer, and a count that is the checkpoint's reading to the nanosecond.
@@ -84,6 +89,8 @@ fn one_life(last: &Report, first: &Report, end: &Report, ear: &Ear) {
     assert_eq!([first, end].map(|report| report.reason), [Reason::Resume, Reason::Checkpoint]);
     assert_eq!(first.memory.state, MemoryState::Settled, "so that no second report is due");
     assert_eq!((end.identity.epoch, end.resume), (first.identity.epoch, first.resume));
+    assert_eq!(end.identity.seq, first.identity.seq + 1, "nothing was said in between");
+    assert_eq!(end.tail.segments_dropped, 0, "no epoch came and went without a name");
     // What the guest noticed by itself, and said before the host spoke, was this resume.
     for report in ear.so_far() {
         let told = (report.reason, report.identity.epoch.source, report.resume);

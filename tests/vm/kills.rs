@@ -1,8 +1,11 @@
 //! `kill -9` of the agent in each phase of a life: what it had said still holds, and nothing is counted twice.
 
+use crate::plugging::{WANTED_MIB, let_it_grow, saved_short_of_breath};
 use crate::rig::template::{TICK, with_vmgenid};
-use crate::rig::{Platform, Vm, passed, used};
-use guestmeter::wire::message::{EpochSource, Report, Resume, Signal};
+use crate::rig::{Ear, Platform, Vm, passed, used};
+use guestmeter::capacity::MemoryState;
+use guestmeter::units::Bytes;
+use guestmeter::wire::message::{EpochSource, Reason, Report, Resume, Signal};
 
 fn kill_and_restart(vm: &mut Vm) {
     vm.kill_agent();
@@ -69,13 +72,38 @@ fn a_kill_in_any_phase_loses_nothing_undeclared() {
     let first = platform.resume(&mut vm, &next);
     assert_eq!((first.base, first.resume), (provisional.base, provisional.resume), "named in place, once");
 
-    // Right after the `Resume`, before its memory has settled.
+    // Right after the `Resume`.
     let after = survives(&platform, &mut vm, &first);
     std::thread::sleep(TICK * 2);
     let later = platform.read(&mut vm);
     assert_eq!((later.identity.epoch, later.base), (after.identity.epoch, after.base), "one resume, not two");
     assert_eq!(used(&later).as_nanos(), passed(&first, &later).counted + used(&first).as_nanos());
     passed(&unnamed, &later);
+}
+
+/// Killed while memory is plugged, what it had to tell still unheard: the one after it tells it.
+#[test]
+fn a_kill_while_memory_is_plugged_still_tells_that_it_has_settled() {
+    let mut platform = Platform::new();
+    let saved = saved_short_of_breath(&mut platform);
+    let mut vm = saved.restore_paused(42);
+    vm.request(0, WANTED_MIB);
+    vm.cont();
+    let life = Resume { requested: Some(Bytes::mib(WANTED_MIB)), ..platform.mint("sandbox") };
+    let plugging = platform.resume(&mut vm, &life);
+    assert_eq!(plugging.memory.state, MemoryState::Plugging, "{:?}", plugging.memory);
+
+    vm.kill_agent();
+    let ear = Ear::new(&vm);
+    vm.restart_agent("--device-config");
+    let back = ear.hears(&mut vm, "of the agent's start", |report| report.reason == Reason::Boot);
+    assert_eq!((back.identity.epoch, back.base), (plugging.identity.epoch, plugging.base));
+    assert_eq!(back.identity.instance, plugging.identity.instance + 1);
+    let_it_grow(&mut vm);
+    let settled = ear.hears_settled(&mut vm);
+    assert_eq!((settled.identity.epoch, settled.base), (plugging.identity.epoch, plugging.base));
+    assert_eq!(settled.memory.plugged, Some(Bytes::mib(WANTED_MIB)));
+    passed(&plugging, &settled);
 }
 
 /// Killed between the pause and the host's word, where only the clock can tell.

@@ -1,17 +1,17 @@
 //! Memory that the VMM was asked to change while the guest could not see it.
 
 use crate::rig::template::{PLUGGED_MIB, RUN, with_vmgenid};
-use crate::rig::{Ear, MIB, Platform, Saved};
+use crate::rig::{Ear, MIB, Platform, Saved, Vm};
 use guestmeter::capacity::MemoryState;
 use guestmeter::units::Bytes;
 use guestmeter::wire::message::{Reason, Resume};
 
 /// The driver lets 1 GiB be offline before it stops adding.
-const WANTED_MIB: u64 = 1600;
+pub(crate) const WANTED_MIB: u64 = 1600;
 const ONLINE: &str = "/sys/devices/system/memory/auto_online_blocks";
 
 /// Saved with the agent asking the device itself, and blocks that stay offline until told: growth stops half-way.
-fn saved_short_of_breath(platform: &mut Platform) -> Saved {
+pub(crate) fn saved_short_of_breath(platform: &mut Platform) -> Saved {
     let mut vm = with_vmgenid().restore(42);
     vm.kill_agent();
     vm.restart_agent("--device-config");
@@ -20,6 +20,12 @@ fn saved_short_of_breath(platform: &mut Platform) -> Saved {
     assert_eq!(born.memory.plugged, Some(Bytes::mib(PLUGGED_MIB)));
     platform.checkpoint(&mut vm, &life);
     vm.save()
+}
+
+/// What stopped growth is over.
+pub(crate) fn let_it_grow(vm: &mut Vm) {
+    vm.sh(&format!("echo online_movable >{ONLINE}"));
+    vm.sh("for block in /sys/devices/system/memory/memory*; do grep -q offline $block/state && echo online_movable >$block/state; done; true");
 }
 
 #[test]
@@ -36,8 +42,7 @@ fn a_request_changed_while_paused_is_plugging_and_then_settled() {
     assert_eq!(first.memory.state, MemoryState::Plugging, "{:?}", first.memory);
     assert!(vm.plugged() < WANTED_MIB * MIB);
 
-    vm.sh(&format!("echo online_movable >{ONLINE}"));
-    vm.sh("for block in /sys/devices/system/memory/memory*; do grep -q offline $block/state && echo online_movable >$block/state; done; true");
+    let_it_grow(&mut vm);
     let settled = ear.hears_settled(&mut vm);
     assert_eq!(settled.identity.epoch.id, next.epoch);
     assert_eq!(settled.memory.state, MemoryState::Settled, "{:?}", settled.memory);
