@@ -132,7 +132,7 @@ impl Story {
 }
 
 #[test]
-fn a_resume_that_is_repeated_is_answered_again_and_its_mark_ignored() {
+fn a_resume_that_is_repeated_is_answered_again_and_no_second_mark_is_taken() {
     let mut story = Story::begin();
     story.plan(Plan::Pause);
     let (epoch, base) = (story.epoch(0), story.saved(0).base);
@@ -277,7 +277,7 @@ fn a_lost_state_begins_a_life_that_nobody_has_named() {
 }
 
 #[test]
-fn a_peer_that_stops_in_mid_frame_costs_its_connection_alone() {
+fn a_peer_that_says_no_whole_frame_costs_its_connection_alone() {
     let mut story = Story::begin();
     let vm = story.account(0).vm;
     for _ in 0..2 {

@@ -5,6 +5,7 @@ mod faults;
 mod hostile;
 mod kill;
 mod notifying;
+mod pausing;
 mod restart;
 mod resuming;
 mod serving;
