@@ -351,10 +351,10 @@ impl Daemon {
         Ok(())
     }
 
-    /// What ends a hold may come in a wake-up that began before the pause.
+    /// What ends a hold may come in a wake-up that began before the pause. VMGenID's interrupt may be late in any case.
     fn look_around_again(&mut self, wake: &mut Wake) {
         wake.now = clock::now();
-        let signals = self.sockets.traces.read();
+        let signals = self.sockets.traces.read_page();
         self.step(wake, Event::Signals(signals));
     }
 
