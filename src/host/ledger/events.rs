@@ -10,6 +10,9 @@ use sqlx::{AnyConnection, Row};
 
 /// The most calls that one question about a sandbox gets.
 const EVENTS_MAX: i64 = 100_000;
+/// How far ahead of this host a clock may be that a guest's number is believed to come from: one guest's word must not use up
+/// the numbers of all.
+const NUMBER_LEAD_MAX: Nanos = Nanos::from_secs(10 * 366 * 86_400);
 
 impl Ledger {
     /// Records a call, and mints its epoch if it begins a life; both are committed when this returns. A repeated call
@@ -72,7 +75,43 @@ impl Ledger {
         self.bounded(async {
             check_name("sandbox", sandbox)?;
             let mut writing = self.write().await?;
-            let minted = mint(writing.connection(), sandbox, at).await.map_err(|fault| fault.of(self))?;
+            let minted = mint(writing.connection(), sandbox, at, 0).await.map_err(|fault| fault.of(self))?;
+            writing.commit().await?;
+            Ok(minted)
+        })
+        .await
+    }
+
+    /// Mints another epoch in the place of the one with number `refused`, above the number `latest` that its guest has
+    /// heard; the call that the refused one was minted for has this one then.
+    ///
+    /// # Errors
+    /// A ledger that cannot be written; a `latest` that no clock could have given, which is a guest's word alone.
+    pub async fn mint_above(
+        &self,
+        sandbox: &str,
+        at: Nanos,
+        refused: u64,
+        latest: u64,
+    ) -> Result<Minted, LedgerError> {
+        self.bounded(async {
+            check_name("sandbox", sandbox)?;
+            if latest > at.0.saturating_add(NUMBER_LEAD_MAX.0) {
+                let fault = "more than ten years ahead of this host's clock";
+                return Err(LedgerCause::Invalid {
+                    what: format!("the guest's epoch number {latest}"),
+                    fault,
+                });
+            }
+            let mut writing = self.write().await?;
+            let connection = writing.connection();
+            let minted = mint(connection, sandbox, at, latest).await.map_err(|fault| fault.of(self))?;
+            sqlx::query("UPDATE event SET epoch = $1 WHERE epoch = $2")
+                .bind(signed("epoch", minted.number)?)
+                .bind(signed("epoch", refused)?)
+                .execute(&mut *connection)
+                .await
+                .map_err(|error| self.cause(&error))?;
             writing.commit().await?;
             Ok(minted)
         })
@@ -138,7 +177,7 @@ async fn begin(connection: &mut AnyConnection, event: &Event) -> Result<Begun, F
     }
     let mut epoch = None;
     if event.mints {
-        let minted = mint(connection, &event.sandbox, event.at).await?;
+        let minted = mint(connection, &event.sandbox, event.at, 0).await?;
         sqlx::query("UPDATE event SET epoch = $2 WHERE id = $1")
             .bind(event.id.as_str())
             .bind(signed("epoch", minted.number)?)
@@ -228,15 +267,25 @@ fn event(row: &AnyRow, sandbox: &str) -> Result<Event, Fault> {
     })
 }
 
-async fn mint(connection: &mut AnyConnection, sandbox: &str, at: Nanos) -> Result<Minted, Fault> {
+/// Above all that were minted here and above `latest`, and no less than the time.
+async fn mint(
+    connection: &mut AnyConnection,
+    sandbox: &str,
+    at: Nanos,
+    latest: u64,
+) -> Result<Minted, Fault> {
     let id = mint_epoch()
         .map_err(|error| LedgerCause::Database(format!("no random number from the system: {error}")))?;
-    let sql = "INSERT INTO epoch (id, sandbox, minted_at) VALUES ($1, $2, $3) RETURNING number";
-    let number: i64 = sqlx::query_scalar(sql)
+    let least = signed("epoch", at.0.max(latest.saturating_add(1)))?;
+    let sql =
+        "UPDATE epoch_last SET number = CASE WHEN number >= $1 THEN number + 1 ELSE $1 END RETURNING number";
+    let number: i64 = sqlx::query_scalar(sql).bind(least).fetch_one(&mut *connection).await?;
+    sqlx::query("INSERT INTO epoch (number, id, sandbox, minted_at) VALUES ($1, $2, $3, $4)")
+        .bind(number)
         .bind(id.0.to_vec())
         .bind(sandbox)
         .bind(signed("at", at.0)?)
-        .fetch_one(connection)
+        .execute(connection)
         .await?;
     Ok(Minted { id, number: unsigned(number)?, sandbox: sandbox.to_owned(), minted_at: at })
 }

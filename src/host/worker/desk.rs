@@ -112,6 +112,17 @@ impl Desk {
         self.told(Asked::Question, self.ledger.mint(sandbox, at).await)
     }
 
+    pub(super) async fn mint_above(
+        &self,
+        sandbox: &str,
+        at: Nanos,
+        refused: u64,
+        latest: u64,
+    ) -> Result<Minted, NotPosted> {
+        self.may_try(Asked::Question)?;
+        self.told(Asked::Question, self.ledger.mint_above(sandbox, at, refused, latest).await)
+    }
+
     pub(super) async fn set_plan(&self, org: &str, plan: &str) -> Result<(), NotPosted> {
         self.told(Asked::Question, self.ledger.set_plan(org, Some(plan)).await)
     }

@@ -95,6 +95,12 @@ impl Core {
                 conversation = client.converse().await?;
                 named
             }
+            Saying::Above(refused) => {
+                conversation.close().await?;
+                let named = self.mint_above(sandbox, state, refused, welcome.epoch.number).await?;
+                conversation = client.converse().await?;
+                named
+            }
             Saying::Foreign => {
                 // Another worker of this ledger may have named it: what it wrote is read before the next attempt.
                 state.books = None;
@@ -103,7 +109,18 @@ impl Core {
         };
         let mark = page.account.mark(welcome.boot_id);
         let copy_of = self.original(sandbox, state, &welcome);
-        let heard = talk::resume(&mut conversation, &self.clock, &sandbox.name, named, mark, copy_of).await?;
+        let clock = &self.clock;
+        let told = talk::resume(&mut conversation, clock, &sandbox.name, named, mark, copy_of.clone()).await;
+        let (named, heard) = match told {
+            // The guest has heard a later number than its present epoch's.
+            Err(error) if let Some(latest) = talk::latest(&error) => {
+                conversation.close().await?;
+                let named = self.mint_above(sandbox, state, named, latest).await?;
+                conversation = client.converse().await?;
+                (named, talk::resume(&mut conversation, clock, &sandbox.name, named, mark, copy_of).await?)
+            }
+            told => (named, told?),
+        };
         self.named(sandbox, state, named, &heard).await?;
         Ok(Reached { conversation, heard: Some(heard) })
     }
@@ -162,22 +179,60 @@ impl Core {
         let at = self.clock.now().unix;
         let minted = self.desk.mint(&sandbox.name, at).await?;
         let epoch = Minted { id: minted.id, number: minted.number };
-        let written = self
-            .write(sandbox, state, Commit::Now, |draft| {
-                let evidence = Evidence::Lifecycle(Lifecycle { at, call: Call::Named { epoch } });
-                self.take(draft, &[evidence]);
-                let requested = draft.page.life.epoch.and_then(|epoch| epoch.requested);
-                let Minted { id, number } = epoch;
-                draft.page.life.rename(Named { id, number, paused: false, at, requested, confirmed: false });
-                None
-            })
-            .await?;
+        let page = state.books.as_ref().and_then(|books| books.page().ok());
+        let requested = page.and_then(|page| page.life.epoch).and_then(|epoch| epoch.requested);
+        let Minted { id, number } = epoch;
+        let named = Named { id, number, paused: false, at, requested, confirmed: false };
+        let named = self.rename(sandbox, state, epoch, named).await?;
         self.metrics.adoptions.inc();
         tracing::info!(
             sandbox = sandbox.name,
             number = minted.number,
             "a guest that nobody named gets an epoch"
         );
+        Ok(named)
+    }
+
+    /// Mints and commits an epoch in the place of one whose number the guest refuses, for the same call.
+    async fn mint_above(
+        &self,
+        sandbox: &Sandbox,
+        state: &mut State,
+        refused: Named,
+        latest: u64,
+    ) -> Result<Named, Unnamed> {
+        let at = self.clock.now().unix;
+        let minted = self.desk.mint_above(&sandbox.name, at, refused.number, latest).await;
+        let minted = minted.map_err(Unnamed::Ledger)?;
+        let epoch = Minted { id: minted.id, number: minted.number };
+        let renamed =
+            self.rename(sandbox, state, epoch, Named { id: epoch.id, number: epoch.number, ..refused });
+        let named = renamed.await.map_err(Unnamed::Ledger)?;
+        tracing::info!(
+            sandbox = sandbox.name,
+            latest,
+            number = epoch.number,
+            "a number above the guest's own"
+        );
+        Ok(named)
+    }
+
+    /// Commits another name of the life that runs.
+    async fn rename(
+        &self,
+        sandbox: &Sandbox,
+        state: &mut State,
+        epoch: Minted,
+        named: Named,
+    ) -> Result<Named, NotPosted> {
+        let written = self
+            .write(sandbox, state, Commit::Now, |draft| {
+                let evidence = Evidence::Lifecycle(Lifecycle { at: named.at, call: Call::Named { epoch } });
+                self.take(draft, &[evidence]);
+                draft.page.life.rename(named);
+                None
+            })
+            .await?;
         written.draft.page.life.epoch.ok_or(NotPosted::Stale)
     }
 

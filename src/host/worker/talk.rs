@@ -8,7 +8,9 @@ use crate::host::conversation::Conversation;
 use crate::host::error::{Cause, ClientError, Kind};
 use crate::host::reconcile::{Claim, Evidence, Segment, Told};
 use crate::units::Nanos;
-use crate::wire::message::{Checkpoint, Epoch, EpochSource, Id, Mark, Request, Resume, SegmentsAfter};
+use crate::wire::message::{
+    Checkpoint, Epoch, EpochSource, Id, Mark, Refusal, RefusalCode, Request, Resume, SegmentsAfter,
+};
 
 /// What a guest has said.
 pub(super) struct Heard {
@@ -27,6 +29,8 @@ pub(super) enum Saying {
     Again(Named),
     /// A new one: it lives on in an epoch that nobody named, or in one of its past.
     New,
+    /// The same, but with a number above the guest's: the platform says that this life is its sandbox's.
+    Above(Named),
     /// It is in a later one, which somebody else named.
     Foreign,
 }
@@ -39,7 +43,7 @@ pub(super) fn saying(life: &Life, guest: Epoch) -> Saying {
         return Saying::Nothing;
     }
     if named && guest.number > current.number {
-        return Saying::Foreign;
+        return if current.confirmed { Saying::Foreign } else { Saying::Above(current) };
     }
     if current.confirmed { Saying::New } else { Saying::Again(current) }
 }
@@ -94,6 +98,14 @@ pub(super) async fn resume(
     let asked = clock.now().unix;
     let reading = conversation.resume(resume).await?;
     heard(conversation, clock, reading, Some(asked), copy_of).await
+}
+
+/// The number that the guest has heard, where it refuses one for being no later.
+pub(super) fn latest(error: &ClientError) -> Option<u64> {
+    match &error.cause {
+        Cause::Refused(Refusal { code: RefusalCode::StaleEpoch, latest, .. }) => *latest,
+        _ => None,
+    }
 }
 
 /// Closes the count.
@@ -168,7 +180,7 @@ mod tests {
             (life(true), unnamed, Saying::New),
             (life(true), host(4), Saying::New),
             (life(true), host(6), Saying::Foreign),
-            (life(false), host(6), Saying::Foreign),
+            (life(false), host(6), Saying::Above(named(5, false))),
             (Life::default(), unnamed, Saying::Foreign),
         ] {
             assert_eq!(saying(&life, guest), expected, "{guest:?}");

@@ -44,6 +44,29 @@ both! {
         }
     }
 
+    async fn a_number_is_the_time_or_above_what_was_given_or_heard(db: &Db) {
+        let ledger = db.open().await;
+        let now = HOUR_16;
+        let first = ledger.begin_event(&event("e1", "s", "resumed")).await.unwrap().epoch.unwrap();
+        assert!(first.number >= now.0, "another ledger's lesser ones are below it: {first:?}");
+        let next = ledger.mint("s", now).await.unwrap();
+        assert_eq!(next.number, first.number + 1, "a clock that has not moved on");
+
+        let heard = now.0 + 3_600_000_000_000;
+        let above = ledger.mint_above("s", now, first.number, heard).await.unwrap();
+        assert_eq!(above.number, heard + 1);
+        let begun = ledger.begin_event(&event("e1", "s", "resumed")).await.unwrap();
+        assert_eq!((begun.first, begun.epoch.as_ref()), (false, Some(&above)), "the call has it from now on");
+        assert_eq!(ledger.mint("t", now).await.unwrap().number, heard + 2);
+
+        let ten_years = 10 * 366 * 86_400 * 1_000_000_000_u64;
+        for absurd in [now.0 + ten_years + 1, u64::MAX] {
+            let error = ledger.mint_above("s", now, above.number, absurd).await.unwrap_err().to_string();
+            assert!(error.contains(&format!("epoch number {absurd}")) && error.contains("ten years"), "{error}");
+        }
+        assert_eq!(ledger.mint("t", now).await.unwrap().number, heard + 3, "and used no number up");
+    }
+
     /// Twenty at once, from connections of their own: one epoch for one call, others for the others, all rising.
     async fn epochs_are_unique_and_rise_whoever_mints(db: &Db) {
         let ledger = db.open().await;

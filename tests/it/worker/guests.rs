@@ -1,10 +1,13 @@
 //! Guests that are absent, silent, dead or hostile: each sandbox is billed as it should, and no other one notices.
 
 use super::*;
-use guestmeter::wire::message::{Agent, EpochSource, Message, Reply, Report, Request, Segments, Welcome};
+use guestmeter::host::{Client, mint_epoch};
+use guestmeter::units::Nanos;
+use guestmeter::wire::message::{Message, Reply, Report, Resume};
 use guestmeter::wire::{self, Decoder};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 #[test]
 fn a_sandbox_without_an_agent_is_billed_as_requested() {
@@ -159,51 +162,96 @@ fn garbage_floods_and_stalls_are_counted_and_end() {
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
-/// A guest that is always in an epoch of its own choosing.
-#[test]
-fn a_guest_in_a_later_epoch_than_the_ledger_has_is_told_not_fought() {
-    let (_folder, foreign) = serve(move |mut stream| {
-        let mut decoder = Decoder::new();
-        let mut buffer = [0; 4096];
-        while let Ok(count @ 1..) = stream.read(&mut buffer) {
-            decoder.push(&buffer[..count]);
-            while let Ok(Some(frame)) = decoder.next() {
-                let reply = match wire::decode(&frame).unwrap() {
-                    Message::Request(Request::Hello(hello)) => welcome(hello.nonce),
-                    Message::Request(Request::Segments(_)) => {
-                        Reply::Segments(Segments { segments: Vec::new(), more: false })
-                    }
-                    _ => return,
-                };
-                let mut bytes = Vec::new();
-                wire::encode(&Message::Reply(reply), &mut bytes).unwrap();
-                let _ = stream.write_all(&bytes);
-            }
-        }
-    });
-    let worker = Worker::start(FAST);
-    worker.add("sb", &foreign);
-    let started = worker.call("sb", "started", json!({ "memory_mib": 1024 }));
-    assert_eq!(started["outcome"], "unconfirmed");
-    let reason = started["reason"].as_str().unwrap();
-    assert!(reason.contains("later epoch, number 9000000"), "{reason}");
+/// Another host names the guest; its clock is `ahead` of ours.
+fn named_elsewhere(guest: &Guest, ahead: Duration) -> u64 {
+    let target = format!("unix://{}", guest.folder.path().join("agent.sock").display());
+    let client = Client::new(target.parse().unwrap(), SOON).patient(SOON);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + ahead;
+    let number = u64::try_from(now.as_nanos()).unwrap();
+    let resume = Resume {
+        epoch: mint_epoch().unwrap(),
+        number,
+        paused: true,
+        sandbox: "sb".to_owned(),
+        at: Nanos(number),
+        mark: None,
+        requested: None,
+        boot: None,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(client.resume(&resume)).unwrap();
+    number
 }
 
-fn welcome(nonce: u64) -> Reply {
-    let epoch = guestmeter::wire::message::Epoch {
-        id: guestmeter::wire::message::Id([9; 16]),
-        source: EpochSource::Host,
-        number: 9_000_000,
-    };
-    let (version, git) = ("1".to_owned(), "1".to_owned());
-    Reply::Welcome(Welcome {
-        agent: Agent { version, git, protocol: 1, capabilities: Vec::new() },
-        boot_id: guestmeter::wire::message::Id([3; 16]),
-        sandbox: Some("another".to_owned()),
-        epoch,
-        seq: 1,
-        nonce,
-    })
+fn number(answer: &Value) -> u64 {
+    answer["epoch"]["number"].as_str().unwrap().parse().unwrap()
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
+#[test]
+fn a_guest_that_was_named_by_a_clock_ahead_gets_a_number_above_it_for_the_same_call() {
+    let guest = Guest::start();
+    let before = named_elsewhere(&guest, HOUR);
+    let mut worker = Worker::start(FAST);
+    worker.add("sb", &guest.target());
+    let call = json!({ "memory_mib": 1024, "event_id": "e1" });
+    let started = worker.call("sb", "started", call.clone());
+    assert_eq!(started["outcome"], "confirmed", "{started}");
+    assert!(number(&started) > before, "{started}");
+    assert_eq!(worker.call("sb", "started", call), started, "the same call again has the same epoch");
+    let paused = worker.call("sb", "pausing", json!({}));
+    assert_eq!(paused["outcome"], "confirmed", "{paused}");
+
+    // And once more, between a pause and its resume.
+    named_elsewhere(&guest, 2 * HOUR);
+    let resumed = worker.call("sb", "resumed", json!({}));
+    assert_eq!(resumed["outcome"], "confirmed", "{resumed}");
+    worker.call("sb", "destroyed", json!({}));
+    worker.stop();
+    let rows = worker.rows("sb");
+    let parted = rows.windows(2).filter(|pair| pair[0].ended_at != Some(pair[1].started_at)).count();
+    assert!(rows.len() >= 2 && parted == 1, "a name is no edge, the pause is: {rows:?}");
+    worker.books(async |ledger| {
+        let epochs = ledger.epochs("sb").await.unwrap();
+        let (event, begun) = ledger.event("e1").await.unwrap().unwrap();
+        assert_eq!(
+            (event.kind.as_str(), begun.epoch.map(|epoch| epoch.number)),
+            ("started", Some(number(&started)))
+        );
+        assert!(epochs.is_sorted_by_key(|epoch| epoch.number));
+    });
+}
+
+#[test]
+fn a_guest_that_another_host_has_named_since_is_told_not_fought() {
+    let guest = Guest::start();
+    let worker = Worker::start(FAST);
+    worker.add("sb", &guest.target());
+    assert_eq!(worker.call("sb", "started", json!({ "memory_mib": 1024 }))["outcome"], "confirmed");
+    let theirs = named_elsewhere(&guest, HOUR);
+    let paused = worker.call("sb", "pausing", json!({}));
+    assert_eq!(paused["outcome"], "unconfirmed");
+    let reason = paused["reason"].as_str().unwrap();
+    assert!(reason.contains(&format!("later epoch, number {theirs}")), "{reason}");
+}
+
+/// One tenant's word must not use up the numbers of all.
+#[test]
+fn a_number_that_no_clock_could_have_given_is_not_gone_above() {
+    let (liar, honest) = (Guest::start(), Guest::start());
+    named_elsewhere(&liar, 20 * 366 * 24 * HOUR);
+    let worker = Worker::start(FAST);
+    worker.add("liar", &liar.target());
+    worker.add("honest", &honest.target());
+    let refused = worker.call("liar", "started", json!({ "memory_mib": 1024 }));
+    assert_eq!(refused["outcome"], "unconfirmed", "{refused}");
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(reason.contains("more than ten years ahead of this host's clock"), "{reason}");
+    let started = worker.call("honest", "started", json!({ "memory_mib": 1024 }));
+    assert_eq!(started["outcome"], "confirmed");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    assert!(u128::from(number(&started)) <= now, "{started}");
 }
 
 /// Two VMs of one snapshot: the second one's guest says that it is the first.

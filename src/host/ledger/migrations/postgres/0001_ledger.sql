@@ -5,9 +5,16 @@ CREATE TABLE org (
     plan TEXT COLLATE "C"
 );
 
--- Numbers rise and are never given twice, deleted ones included.
+-- The highest number that was given: never given twice, deleted ones included.
+CREATE TABLE epoch_last (
+    single BIGINT PRIMARY KEY NOT NULL CHECK (single = 1),
+    number BIGINT NOT NULL
+);
+INSERT INTO epoch_last (single, number) VALUES (1, 0);
+
+-- Numbers are Unix times in ns where they can be, so that another ledger goes on above them.
 CREATE TABLE epoch (
-    number    BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    number    BIGINT PRIMARY KEY NOT NULL,
     id        BYTEA NOT NULL UNIQUE CHECK (length(id) = 16),
     sandbox   TEXT COLLATE "C" NOT NULL,
     minted_at BIGINT NOT NULL

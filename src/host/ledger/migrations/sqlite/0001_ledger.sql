@@ -5,9 +5,16 @@ CREATE TABLE org (
     plan TEXT
 ) STRICT;
 
--- Numbers rise and are never given twice, deleted ones included.
+-- The highest number that was given: never given twice, deleted ones included.
+CREATE TABLE epoch_last (
+    single INTEGER PRIMARY KEY NOT NULL CHECK (single = 1),
+    number INTEGER NOT NULL
+) STRICT;
+INSERT INTO epoch_last (single, number) VALUES (1, 0);
+
+-- Numbers are Unix times in ns where they can be, so that another ledger goes on above them.
 CREATE TABLE epoch (
-    number    INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    number    INTEGER PRIMARY KEY NOT NULL,
     id        BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
     sandbox   TEXT NOT NULL,
     minted_at INTEGER NOT NULL
