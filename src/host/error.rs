@@ -200,6 +200,15 @@ impl Cause {
         }
     }
 
+    /// The number that the guest has heard last, where it refuses an epoch for being no later.
+    #[must_use]
+    pub fn latest(&self) -> Option<u64> {
+        match self {
+            Self::Refused(Refusal { code: RefusalCode::StaleEpoch, latest, .. }) => *latest,
+            _ => None,
+        }
+    }
+
     /// What a person may do about it, where that is not plain.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
@@ -219,14 +228,15 @@ impl Cause {
                 RefusalCode::Version => {
                     Some("install a guestmeter on the host that is as new as the guest's agent")
                 }
-                RefusalCode::Busy => Some("an agent serves four connections at once"),
                 RefusalCode::Unsupported => Some("the guest's agent is older than this guestmeter"),
                 RefusalCode::StaleEpoch => Some("a later life of this guest was named before"),
                 RefusalCode::UnknownEpoch => Some("`guestmeter read` shows the epoch the guest is in"),
                 _ => None,
             },
             Self::OtherEpoch { .. } => Some("it was resumed, restored or named by another host meanwhile"),
-            Self::Unnamed => Some("name it first: `guestmeter resume --not-paused`"),
+            Self::Unnamed => {
+                Some("name it first: `guestmeter resume --sandbox NAME --not-paused`, or give --state here")
+            }
             Self::Connect(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Some("run it as a user who may open the VMM's socket")
             }

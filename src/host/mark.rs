@@ -6,7 +6,7 @@ use super::text::Safe;
 use crate::meter::{ACTIVE_UNIT, CPU_UNIT, Count, MEMORY_UNIT};
 use crate::units::Nanos;
 use crate::wire::message::{Counters, Id, Mark};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Why a text holds no mark.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +18,7 @@ pub enum MarkError {
     #[error(transparent)]
     ByteOrderMark(#[from] ByteOrderMark),
     /// Not the JSON of a report.
-    #[error("its last line is no report: {0}")]
+    #[error("its last line is no report: {}", Safe(&.0.to_string()))]
     Json(#[from] serde_json::Error),
     /// Of another shape.
     #[error("its schema is {:?}, not {SCHEMA:?}", Safe(.0).to_string())]
@@ -66,11 +66,15 @@ pub fn mark(text: &str, sandbox: &str) -> Result<Mark, MarkError> {
     if found != sandbox {
         return Err(MarkError::Sandbox { wanted: sandbox.to_owned(), found });
     }
-    let Usage { active, memory, cpu } = document.usage;
+    mark_of(boot_id, document.usage)
+}
+
+pub(super) fn mark_of(boot_id: String, counted: Counted) -> Result<Mark, MarkError> {
+    let Counted { active, memory, cpu } = counted;
     let counters = Counters {
-        active: count::<ACTIVE_UNIT>("usage.active.carry_ns", active.seconds, active.carry_ns.to_string())?,
-        memory: count::<MEMORY_UNIT>("usage.memory.carry_byte_ns", memory.mib_seconds, memory.carry_byte_ns)?,
-        cpu: count::<CPU_UNIT>("usage.cpu.carry_millicpu_ns", cpu.millicpu_seconds, cpu.carry_millicpu_ns)?,
+        active: count::<ACTIVE_UNIT>("active.carry_ns", active.seconds, active.carry_ns.to_string())?,
+        memory: count::<MEMORY_UNIT>("memory.carry_byte_ns", memory.mib_seconds, memory.carry_byte_ns)?,
+        cpu: count::<CPU_UNIT>("cpu.carry_millicpu_ns", cpu.millicpu_seconds, cpu.carry_millicpu_ns)?,
         cpu_used: Nanos::ZERO,
     };
     let boot_id = uuid(&boot_id).ok_or(MarkError::BootId(boot_id))?;
@@ -103,7 +107,7 @@ fn count<const UNIT: u64>(field: &'static str, whole: u64, carry: String) -> Res
 struct Document {
     schema: String,
     identity: Identity,
-    usage: Usage,
+    usage: Counted,
 }
 
 #[derive(Deserialize)]
@@ -118,29 +122,41 @@ struct Epoch {
     source: String,
 }
 
-#[derive(Deserialize)]
-struct Usage {
+/// Counters as a report's JSON has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counted {
     active: Active,
     memory: Memory,
     cpu: Cpu,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Active {
     seconds: u64,
     carry_ns: u64,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Memory {
     mib_seconds: u64,
     carry_byte_ns: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Cpu {
     millicpu_seconds: u64,
     carry_millicpu_ns: String,
+}
+
+impl From<&Counters> for Counted {
+    fn from(counters: &Counters) -> Self {
+        let Counters { active, memory, cpu, .. } = counters;
+        Self {
+            active: Active { seconds: active.whole, carry_ns: active.carry },
+            memory: Memory { mib_seconds: memory.whole, carry_byte_ns: memory.carry.to_string() },
+            cpu: Cpu { millicpu_seconds: cpu.whole, carry_millicpu_ns: cpu.carry.to_string() },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -186,7 +202,7 @@ mod tests {
             (line("\"a\"", "host", &BOOT[1..], "1"), "is no UUID"),
             (line("\"a\"", "host", &BOOT.replace('c', "g"), "1"), "is no UUID"),
             (line("\"a\"", "host", BOOT, "-1"), "is not a number below 1048576000000000"),
-            (line("\"a\"", "host", BOOT, "1048576000000000"), "usage.memory.carry_byte_ns"),
+            (line("\"a\"", "host", BOOT, "1048576000000000"), "memory.carry_byte_ns"),
             (good.replace("3900", "-1"), "its last line is no report"),
             (good.replace("3900", "1e99"), "its last line is no report"),
         ] {

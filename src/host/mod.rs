@@ -6,7 +6,7 @@
 //! [`vmm`] asks the VMM itself.
 //!
 //! Around a pause or a snapshot a [`Client`] closes one life of its guest and names the next; a [`Conversation`] does so
-//! on one connection, [`listen`] hears what a guest says unasked, and [`snapshot_hooks`] has whole examples.
+//! on one connection, [`state_file`] keeps what a host without a ledger has to, [`listen`] hears what a guest says unasked, and [`snapshot_hooks`] has whole examples.
 //!
 //! Whoever runs a platform with all this begins with [`guide`].
 //!
@@ -69,6 +69,7 @@ pub mod replay;
 #[cfg(feature = "agent")]
 pub mod simulate;
 pub mod snapshot_hooks;
+pub mod state_file;
 pub mod table;
 mod target;
 mod text;

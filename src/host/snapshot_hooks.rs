@@ -1,4 +1,5 @@
-//! What a VM manager does around a snapshot, worked out for QEMU and for Firecracker. No code: read it.
+//! What a VM manager does around a snapshot, worked out on the library. Hooks that call the command, for Firecracker and for
+//! QEMU, are in the README.
 //!
 //! | when | what | command |
 //! |---|---|---|
@@ -9,7 +10,7 @@
 //! | the snapshot failed while paused | it was a pause all the same | `resume` |
 //!
 //! Three things decide whether the numbers are right:
-//! - `checkpoint` has returned 0 before the pause: its report is this life's last, and no connection is left that the
+//! - `checkpoint` has returned before the pause: its report is this life's last, and no connection is left that the
 //!   snapshot could catch half closed. What the guest still runs is counted up to the agent's last look, never the pause.
 //! - Every life has an epoch of its own: a random id, minted on the host (a restored guest's random numbers repeat its
 //!   sibling's), and a number above all before. A repeated call keeps its epoch; another life never gets one again.
@@ -17,50 +18,6 @@
 //!   What ran before a fork is in the parent's reports alone.
 //!
 //! What the guest's clock does across the pause does not matter: a frozen clock and one that jumps are billed the same.
-//!
-//! # Firecracker, in a script
-//! The agent is reached through the VMM's vsock socket; its API is asked with curl.
-//!
-//! ```sh
-//! #!/bin/bash
-//! # snapshot SANDBOX DIRECTORY: saves the microVM whose sockets are in this directory, and lets it run on.
-//! set -euo pipefail
-//! sandbox=$1 dir=$2
-//! target=hvsock://$dir/v.sock
-//!
-//! api() { # METHOD PATH BODY
-//!     curl -fsS --unix-socket "$dir/api.sock" -X "$1" "http://localhost$2" -H 'Content-Type: application/json' -d "$3"
-//! }
-//! name() { # [--not-paused]: exit code 1 says that something was found, and is no failure of the snapshot
-//!     guestmeter resume "$target" --sandbox "$sandbox" --json "$@" >>"$dir/reports.jsonl" || (($? == 1))
-//! }
-//!
-//! # Memory that is still on its way would be in the snapshot half plugged: exit code 1, and nothing is held.
-//! guestmeter checkpoint "$target" --wait-settled --json >>"$dir/reports.jsonl"
-//! if ! api PATCH /vm '{"state": "Paused"}'; then
-//!     name --not-paused # it never stopped
-//!     exit 1
-//! fi
-//! saved=0
-//! api PUT /snapshot/create "{\"snapshot_path\": \"$dir/vm\", \"mem_file_path\": \"$dir/memory\"}" || saved=$?
-//! api PATCH /vm '{"state": "Resumed"}'
-//! name # the source's new life, saved or not
-//! exit "$saved"
-//! ```
-//!
-//! A restore is a life too. Firecracker makes the vsock socket again where the saved VM had it, so that path must be free.
-//! Until it is named, the agent counts this life as a provisional one, and says so if it has noticed it:
-//!
-//! ```sh
-//! rm -f "$dir/v.sock"
-//! api PUT /snapshot/load "{\"snapshot_path\": \"$dir/vm\", \"resume_vm\": true,
-//!     \"mem_backend\": {\"backend_type\": \"File\", \"backend_path\": \"$dir/memory\"}}"
-//! # The same sandbox from an older snapshot: what it had counted beyond it is not lost, with the last report as the mark.
-//! guestmeter resume "$target" --sandbox "$sandbox" --mark "$dir/reports.jsonl" --json >>"$dir/reports.jsonl" ||
-//!     (($? == 1)) # which says `rollback`
-//! # Another sandbox from the same snapshot: no mark, for its parent's past is not its own. Exit code 1 says `clone`.
-//! guestmeter resume "$target" --sandbox "$child" --json >>"$dir/child.jsonl" || (($? == 1))
-//! ```
 //!
 //! # QEMU, in a program
 //! With a ledger the epoch and its number are committed there before they are sent, and a report is acknowledged after it

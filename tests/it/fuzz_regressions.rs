@@ -3,6 +3,9 @@
 #[path = "../fuzz/checks/explain_books.rs"]
 #[cfg(feature = "host")]
 mod explain_books;
+#[path = "../fuzz/checks/host_state.rs"]
+#[cfg(feature = "host")]
+mod host_state;
 #[path = "../fuzz/checks/kernel_files.rs"]
 #[cfg(feature = "agent")]
 mod kernel_files;
@@ -68,6 +71,12 @@ fn wire_frames() {
 #[test]
 fn wire_messages() {
     replay("wire_messages", goldens(), wire_messages::check);
+}
+
+#[test]
+#[cfg(feature = "host")]
+fn host_state() {
+    replay("host_state", vec![], host_state::check);
 }
 
 #[test]

@@ -44,7 +44,10 @@ impl Drop for Listen {
 }
 
 fn told(vm: &Vm, command: &str, arguments: &[&str]) -> Value {
-    let output = vm.host(command, &[&["--json"], arguments].concat());
+    // Where a platform would keep it: beside the VM.
+    let state = vm.vsock_path().with_file_name("sandbox-a.json");
+    let state = state.to_str().unwrap();
+    let output = vm.host(command, &[&["--json", "--state", state], arguments].concat());
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{command} {arguments:?}: {stderr}");
     serde_json::from_slice(&output.stdout).unwrap()
@@ -62,7 +65,7 @@ fn a_guest_is_heard_named_closed_paused_and_named_again() {
 
     let named = told(&vm, "resume", &["--sandbox", "a", "--not-paused", "--expect", "256M"]);
     // Exit code 0 says that the guest has closed its end too, through the device.
-    let last = told(&vm, "checkpoint", &["--wait-settled", "--expect", "256M"]);
+    let last = told(&vm, "checkpoint", &["--wait-settled", "60s", "--expect", "256M"]);
     assert_eq!(last["identity"]["epoch"], named["identity"]["epoch"]);
     vm.stopped_for(Duration::from_secs(1));
     let next = told(&vm, "resume", &["--sandbox", "a", "--expect", "256M"]);
@@ -97,7 +100,7 @@ fn over_af_vsock_a_notification_is_heard_and_its_cid_is_dialled_back() {
     vm.wait("the agent to answer over loopback", HUNG, |vm| {
         vm.run("/tmp/guestmeter read vsock://1 --json").code == 0
     });
-    vm.sh("/tmp/guestmeter resume vsock://1 --sandbox a --not-paused --json");
+    vm.sh("/tmp/guestmeter resume vsock://1 --sandbox a --state /tmp/a.json --not-paused --json");
     let client = Client::new(vm.target().parse().unwrap(), HUNG);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let Reading { agent, report, .. } = runtime.block_on(client.read()).unwrap();

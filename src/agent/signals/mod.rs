@@ -44,10 +44,7 @@ impl Traces {
 
     /// What they say now.
     pub(super) fn read(&self) -> Signals {
-        Signals {
-            vmgenid: self.vmgenid.as_ref().ok().and_then(Vmgenid::read),
-            ..self.read_page()
-        }
+        Signals { vmgenid: self.vmgenid.as_ref().ok().and_then(Vmgenid::read), ..self.read_page() }
     }
 
     /// Of them what costs no system call.

@@ -5,16 +5,16 @@ use super::ledger::LedgerArgs;
 use super::parity::ParityArgs;
 use super::usage::UsageArgs;
 use super::values::{
-    parse_epoch, parse_interval, parse_limit, parse_number, parse_sandbox, parse_settle_timeout, parse_size,
+    parse_epoch, parse_event, parse_interval, parse_limit, parse_sandbox, parse_settle_timeout, parse_size,
     parse_span, parse_target, parse_vmm,
 };
 use super::watch_order::Column;
 #[cfg(feature = "agent")]
 use crate::host::simulate::Faults;
+use crate::host::state_file::Minted;
 use crate::host::target::{PORT_DEFAULT, Target};
 use crate::host::vmm::VmmAddress;
 use crate::units::Bytes;
-use crate::wire::message::Id;
 use crate::wire::version;
 use clap::{Parser, Subcommand};
 #[cfg(feature = "agent")]
@@ -147,21 +147,18 @@ pub(super) struct WaitSettledArgs {
 
 /// Close a guest's count before its VM is paused, and hold it
 ///
-/// Prints the final report of the guest's epoch, acknowledges it, and closes the connection from both ends: after exit
-/// code 0 the VM may be paused and saved. The count is held until `resume`; whatever runs on after it, the source VM of
-/// a snapshot included, needs one. Asking again is safe. A guest that no host has named has nothing to close: name it
-/// with `resume --not-paused`. Exit code 65 means that the guest is in another epoch.
+/// Prints the final report of the epoch, acknowledges it, and closes the connection from both ends: after exit code 0 or 1 the
+/// VM may be paused and saved. The count is held until `resume`; whatever runs on after it, the source VM of a snapshot
+/// included, needs one, and so does a VM that is not paused after all (`resume --not-paused`). Asking again is safe. With
+/// --state a guest that no host has named is named first. Exit codes: 0 taken; 1 taken, but memory has not settled, or the
+/// guest did not hear that it was; 65 not taken, for the guest is in another epoch; 69 not taken.
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckpointArgs {
     /// Whom to ask
     #[arg(value_name = "TARGET", value_parser = parse_target)]
     pub(super) target: Target,
-    /// The epoch to close, 32 hex digits [default: the guest's own]
-    #[arg(long, value_name = "HEX32", value_parser = parse_epoch)]
-    pub(super) epoch: Option<Id>,
-    /// Its number [default: the guest's own]
-    #[arg(long, value_name = "N", requires = "epoch", value_parser = parse_number)]
-    pub(super) number: Option<u64>,
+    #[command(flatten)]
+    pub(super) life: LifeArgs,
     /// Do not acknowledge the report: the guest keeps what leads up to it
     #[arg(long)]
     pub(super) no_ack: bool,
@@ -170,7 +167,7 @@ pub(super) struct CheckpointArgs {
     pub(super) expect: Option<Bytes>,
     #[command(flatten)]
     pub(super) settle: SettleArgs,
-    /// How long to go on trying to reach the guest
+    /// How long to go on trying to reach the guest, and to wait for a state file that is in use
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_limit)]
     pub(super) retry_for: Duration,
     /// Print the report as a JSON object (guestmeter.report/1)
@@ -183,8 +180,9 @@ pub(super) struct CheckpointArgs {
 /// Each life between two pauses is an epoch: a random id and a number above all that this guest had before. Every VM
 /// that runs on after a `checkpoint` needs its own: one that was restored, one restored twice, and the source of a
 /// snapshot too. Prints the first report of the epoch, acknowledges it, and closes the connection. To ask again after a
-/// failure is safe with the same --epoch. The exit code is 1 when something was found: a clone (the guest was another
-/// sandbox before), a rollback (its counters were behind --mark), a mark of another boot, memory that is short or over.
+/// failure is safe: with the same --event, or with --state alone until there was an answer. The exit code is 1 when
+/// something was found: a clone (the guest was another sandbox before), a rollback (its counters were behind what was
+/// known), a mark of another boot, memory that is short or over.
 #[derive(Debug, clap::Args)]
 pub(super) struct ResumeArgs {
     /// Whom to ask
@@ -193,15 +191,8 @@ pub(super) struct ResumeArgs {
     /// Which sandbox it is from now on, at most 128 bytes
     #[arg(long, value_name = "NAME", value_parser = parse_sandbox)]
     pub(super) sandbox: String,
-    /// The epoch's id, 32 hex digits [default: a new one]
-    #[arg(long, value_name = "HEX32", value_parser = parse_epoch)]
-    pub(super) epoch: Option<Id>,
-    /// The epoch's number [default: the Unix time in ns, or one more than the guest's if that is greater]
-    ///
-    /// Numbers must rise for each guest. A program with a ledger takes them from it; do not mix the two, for a ledger's
-    /// small number is refused after one of the clock.
-    #[arg(long, value_name = "N", value_parser = parse_number)]
-    pub(super) number: Option<u64>,
+    #[command(flatten)]
+    pub(super) life: LifeArgs,
     /// The VM was not paused: a fresh start, a snapshot that was given up, a guest that is taken over
     #[arg(long)]
     pub(super) not_paused: bool,
@@ -211,18 +202,18 @@ pub(super) struct ResumeArgs {
     /// The boot memory that the VM was given: the report then has it, and not what the guest finds
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(super) boot: Option<Bytes>,
-    /// The last report known of this sandbox, as --json printed it; - for standard input
+    /// With --epoch: the last report known of this sandbox, as --json printed it; - for standard input
     ///
     /// A guest that was restored from an older snapshot has counters behind it; they are raised to it, so that what it
     /// counts again is told from what it had counted. Of several lines the last one holds.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "state")]
     pub(super) mark: Option<PathBuf>,
     /// Do not acknowledge the report: the guest keeps what leads up to it
     #[arg(long)]
     pub(super) no_ack: bool,
     #[command(flatten)]
     pub(super) settle: SettleArgs,
-    /// How long to go on trying to reach the guest
+    /// How long to go on trying to reach the guest, and to wait for a state file that is in use
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_limit)]
     pub(super) retry_for: Duration,
     /// Print each report as a JSON object (guestmeter.report/1)
@@ -261,24 +252,42 @@ pub(super) struct ListenArgs {
     pub(super) json: bool,
 }
 
+/// Which life a call is of.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct LifeArgs {
+    #[command(flatten)]
+    pub(super) minted: MintedArgs,
+    /// With --state: which call this is. The same again is the same call, with the same epoch
+    #[arg(long, value_name = "ID", requires = "state", conflicts_with = "epoch", value_parser = parse_event)]
+    pub(super) event: Option<String>,
+}
+
+/// Who mints epochs: this command, which keeps them in a file, or the caller.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct MintedArgs {
+    /// Where the sandbox's last epoch and counters are kept, as JSON; `resume` makes it
+    ///
+    /// On a machine with a worker or a ledger, take --epoch from there. The file is one sandbox's, on a disk that outlives the
+    /// VM; copies of a VM have files of their own. It is locked, and on disk before anything is sent or acknowledged. An
+    /// epoch that was not answered is used again, one that was answered never.
+    #[arg(long, value_name = "FILE")]
+    pub(super) state: Option<PathBuf>,
+    /// The epoch, as the caller's ledger has it: 32 hex digits, and a number above all that this guest had before
+    #[arg(long, value_name = "ID:NUMBER", value_parser = parse_epoch)]
+    pub(super) epoch: Option<Minted>,
+}
+
 #[derive(Debug, clap::Args)]
 pub(super) struct SettleArgs {
-    /// Wait until memory has settled: after a resume, with a second report; before a checkpoint, which is not made if
-    /// it does not
-    #[arg(long)]
-    pub(super) wait_settled: bool,
+    /// Wait until memory has settled, at most so long, at most 1h: after a resume, with a second report; before a checkpoint,
+    /// which is taken in any case
+    #[arg(long, value_name = "TIME", value_parser = parse_settle_timeout)]
+    pub(super) wait_settled: Option<Duration>,
     /// How long nothing may have changed where nothing else tells
     #[arg(long, value_name = "TIME", default_value = "2s", requires = "wait_settled", value_parser = parse_span)]
     pub(super) quiet: Duration,
-    /// When to give up waiting for memory; at most 1h
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "60s",
-        requires = "wait_settled",
-        value_parser = parse_settle_timeout
-    )]
-    pub(super) timeout: Duration,
 }
 
 /// Keep the books of this machine's sandboxes

@@ -6,6 +6,7 @@ use crate::host::ledger::{ImportError, LedgerCause, LedgerError, LedgerFault, Lo
 use crate::host::listen::{ListenError, PlaceError};
 use crate::host::mark::MarkError;
 use crate::host::replay::{ReplayCause, ReplayError};
+use crate::host::state_file::{StateCause, StateFileError};
 use crate::host::tiers::TiersError;
 use crate::host::worker::{ConfigFault, WorkerError};
 use std::io;
@@ -25,6 +26,8 @@ const SYSTEM: u8 = 71;
 /// Output cannot be written.
 const INPUT_OUTPUT: u8 = 74;
 
+/// Another has it now.
+const TRY_AGAIN: u8 = 75;
 /// A configuration that cannot be used.
 const CONFIG: u8 = 78;
 
@@ -83,9 +86,9 @@ pub(super) enum CliError {
     /// Nothing can be listened at.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// No random bytes for an epoch.
-    #[error("no random number from the system: {0}")]
-    Random(io::Error),
+    /// A state file.
+    #[error(transparent)]
+    State(#[from] StateFileError),
     /// A question that ended without an answer: a fault of this program.
     #[error("a task of this program failed: {0}")]
     Task(tokio::task::JoinError),
@@ -140,7 +143,7 @@ impl CliError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Output(_) => INPUT_OUTPUT,
-            Self::Runtime(_) | Self::Json(_) | Self::Task(_) | Self::Random(_) => SYSTEM,
+            Self::Runtime(_) | Self::Json(_) | Self::Task(_) => SYSTEM,
             #[cfg(feature = "agent")]
             Self::Demo(super::demo::DemoError::Interrupted) => INTERRUPTED,
             #[cfg(feature = "agent")]
@@ -158,7 +161,18 @@ impl CliError {
             Self::Import(ImportError::Line { .. }) => BAD_DATA,
             Self::Import(ImportError::Ledger(error)) | Self::Ledger(error) => of_ledger(error),
             Self::Usage(_) => USAGE,
+            Self::State(error) => of_state(&error.cause),
         }
+    }
+}
+
+fn of_state(cause: &StateCause) -> u8 {
+    match cause {
+        StateCause::Open(_) | StateCause::Missing => NO_INPUT,
+        StateCause::Write(_) => INPUT_OUTPUT,
+        StateCause::InUse => TRY_AGAIN,
+        StateCause::Random(_) => SYSTEM,
+        _ => BAD_DATA,
     }
 }
 

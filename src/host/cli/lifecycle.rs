@@ -1,11 +1,13 @@
 //! What the commands around a pause share.
 
 use super::error::CliError;
-use super::output::{Output, complain};
+use super::output::{Output, complain, complaint};
+use super::wait_settled::Verdict;
 use super::{Outcome, args::SettleArgs};
 use crate::host::client::{Client, Reading, TIMEOUT_DEFAULT};
 use crate::host::conversation::Conversation;
 use crate::host::error::{ClientError, Kind};
+use crate::host::state_file::LifeError;
 use crate::host::target::Target;
 use crate::host::{json, table};
 use crate::units::Bytes;
@@ -27,6 +29,14 @@ pub(super) fn failed(error: &ClientError) -> Outcome {
     match error.cause.kind() {
         Kind::Epoch => Outcome::OtherEpoch,
         _ => Outcome::Unreachable,
+    }
+}
+
+/// The same where a state file is kept: its own faults stop the command.
+pub(super) fn undone(error: LifeError) -> Result<Outcome, CliError> {
+    match error {
+        LifeError::Guest(error) => Ok(failed(&error)),
+        LifeError::File(error) => Err(error.into()),
     }
 }
 
@@ -52,12 +62,22 @@ pub(super) async fn acknowledge(
     conversation.ack(Ack { epoch: identity.epoch.id, seq: identity.seq }).await
 }
 
+/// What was asked for is done; that its end went wrong is something to look at, and no reason to take it for undone.
+pub(super) fn done(what: &str, end: Result<(), ClientError>, found: bool) -> Outcome {
+    if let Err(error) = &end {
+        complain(error);
+        complaint(&format!("{}: {what}", error.target));
+    }
+    if found || end.is_err() { Outcome::Found } else { Outcome::Fine }
+}
+
 /// `--wait-settled` as a question.
 pub(super) async fn wait_settled(
     conversation: &mut Conversation,
+    limit: Duration,
     settle: &SettleArgs,
     expect: Option<Bytes>,
-) -> Result<super::wait_settled::Verdict, ClientError> {
-    let outcome = conversation.wait_settled(expect, settle.quiet, settle.timeout).await?;
-    Ok(super::wait_settled::Verdict::new(outcome, expect, settle.timeout))
+) -> Result<Verdict, ClientError> {
+    let outcome = conversation.wait_settled(expect, settle.quiet, limit).await?;
+    Ok(Verdict::new(outcome, expect, limit))
 }

@@ -3,103 +3,116 @@
 use super::Outcome;
 use super::args::ResumeArgs;
 use super::error::CliError;
-use super::lifecycle::{acknowledge, client, failed, show, wait_settled};
+use super::lifecycle::{acknowledge, client, done, failed, show, undone, wait_settled};
 use super::output::{Output, complaint};
 use crate::capacity::MemoryState;
 use crate::host::client::{Client, Reading};
 use crate::host::conversation::Conversation;
 use crate::host::error::ClientError;
 use crate::host::mark::{self, MarkError};
-use crate::host::random::mint_epoch;
+use crate::host::state_file::{Call, Minted, Named, StateFile, unix_now};
 use crate::host::text::Safe;
-use crate::units::Nanos;
-use crate::wire::message::{Finding, Mark, Report, Resume, Welcome};
-use std::cell::{Cell, RefCell};
+use crate::wire::message::{Finding, Mark, Report, Resume};
+use std::cell::RefCell;
 use std::io::{self, Read};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A report has less than 4 KiB.
 const MARK_BYTES_MAX: u64 = 1 << 20;
 
-/// A life that was named, and who the guest was before.
-struct Named {
-    conversation: Conversation,
-    reading: Reading,
-    before: Option<String>,
-}
-
 pub(super) async fn run(args: ResumeArgs, output: &mut Output) -> Result<Outcome, CliError> {
     let mark = args.mark.as_deref().map(|file| read_mark(file, &args.sandbox)).transpose()?;
-    let resume = Resume {
-        epoch: args.epoch.map_or_else(mint_epoch, Ok).map_err(CliError::Random)?,
-        number: args.number.unwrap_or(0),
+    let client = client(args.target.clone(), args.retry_for);
+    let call = Call {
+        event: args.life.event.clone(),
         paused: !args.not_paused,
-        sandbox: args.sandbox.clone(),
-        at: unix_now(),
-        mark,
         requested: args.expect,
         boot: args.boot,
     };
-    let client = client(args.target.clone(), args.retry_for);
-    let Named { mut conversation, reading, before } = match name(&client, resume).await {
-        Ok(named) => named,
-        Err(error) => return Ok(failed(&error)),
+    let named = match (&args.life.minted.state, args.life.minted.epoch) {
+        (Some(path), _) => {
+            let mut state = StateFile::open(path, &args.sandbox, args.retry_for).await?;
+            match state.resume(&client, &call).await {
+                Ok(named) => named,
+                Err(error) => return undone(error),
+            }
+        }
+        (None, Some(epoch)) => match name(&client, &args.sandbox, call, epoch, mark).await {
+            Ok(named) => named,
+            Err(error) => return Ok(failed(&error)),
+        },
+        (None, None) => return Err(CliError::Usage("--state or --epoch says which epoch begins".to_owned())),
     };
-    show(&reading, args.json, output)?;
-    let copied = before.filter(|before| *before != args.sandbox);
-    if let Some(before) = &copied {
+    let Named { mut conversation, reading, clone_of } = named;
+    if let Some(before) = &clone_of {
         let (target, before, now) = (client.target(), Safe(before), Safe(&args.sandbox));
         complaint(&format!("{target}: clone: it was sandbox {before} until now, and is {now} from now on"));
     }
-    let mut found = copied.is_some() || notable(&reading.report);
-    if let Err(error) = acknowledge(&mut conversation, &reading, args.no_ack).await {
-        return Ok(failed(&error));
-    }
-    if args.settle.wait_settled {
-        let verdict = match wait_settled(&mut conversation, &args.settle, args.expect).await {
-            Ok(verdict) => verdict,
-            Err(error) => return Ok(failed(&error)),
-        };
-        verdict.show(args.json, output)?;
-        found |= !verdict.fine;
-        if let Err(error) = acknowledge(&mut conversation, &verdict.reading, args.no_ack).await {
-            return Ok(failed(&error));
-        }
-    }
-    match conversation.close().await {
-        Ok(()) if found => Ok(Outcome::Found),
-        Ok(()) => Ok(Outcome::Fine),
-        Err(error) => Ok(failed(&error)),
-    }
+    let mut found = clone_of.is_some() || notable(&reading.report);
+    let (shown, told) = tell(&mut conversation, &args, &reading, &mut found, output).await;
+    let closed = conversation.close().await;
+    let outcome = done("the life is named all the same", told.and(closed), found);
+    shown.map(|()| outcome)
 }
 
-/// Every attempt names the same epoch with the same number, so that one that did arrive is not followed by another.
-async fn name(client: &Client, resume: Resume) -> Result<Named, ClientError> {
-    let (chosen, before) = (Cell::new(resume.number), RefCell::new(None));
-    client
+/// Shows and acknowledges what was said, and what is said once memory has settled.
+async fn tell(
+    conversation: &mut Conversation,
+    args: &ResumeArgs,
+    reading: &Reading,
+    found: &mut bool,
+    output: &mut Output,
+) -> (Result<(), CliError>, Result<(), ClientError>) {
+    if let Err(error) = show(reading, args.json, output) {
+        return (Err(error), Ok(()));
+    }
+    if let Err(error) = acknowledge(conversation, reading, args.no_ack).await {
+        return (Ok(()), Err(error));
+    }
+    let Some(limit) = args.settle.wait_settled else { return (Ok(()), Ok(())) };
+    let verdict = match wait_settled(conversation, limit, &args.settle, args.expect).await {
+        Ok(verdict) => verdict,
+        Err(error) => return (Ok(()), Err(error)),
+    };
+    *found |= !verdict.fine;
+    if let Err(error) = verdict.show(args.json, output) {
+        return (Err(error), Ok(()));
+    }
+    (Ok(()), acknowledge(conversation, &verdict.reading, args.no_ack).await)
+}
+
+/// Every attempt names the same epoch, so that one that did arrive is not followed by another.
+async fn name(
+    client: &Client,
+    sandbox: &str,
+    call: Call,
+    epoch: Minted,
+    mark: Option<Mark>,
+) -> Result<Named, ClientError> {
+    let resume = Resume {
+        epoch: epoch.id,
+        number: epoch.number,
+        paused: call.paused,
+        sandbox: sandbox.to_owned(),
+        at: unix_now(),
+        mark,
+        requested: call.requested,
+        boot: call.boot,
+    };
+    let before = RefCell::new(None);
+    let (conversation, reading) = client
         .retrying(|| async {
             let mut conversation = client.converse().await?;
             let welcome = conversation.welcome();
-            if chosen.get() == 0 {
-                chosen.set(number(welcome, &resume));
-            }
             // An attempt that arrived has renamed it already.
             if welcome.epoch.id != resume.epoch {
                 before.replace(welcome.sandbox.clone());
             }
-            let reading = conversation.resume(Resume { number: chosen.get(), ..resume.clone() }).await?;
-            Ok(Named { conversation, reading, before: before.borrow().clone() })
+            let reading = conversation.resume(resume.clone()).await?;
+            Ok((conversation, reading))
         })
-        .await
-}
-
-/// Above the guest's own, and above those that this command gave other guests before.
-fn number(welcome: &Welcome, resume: &Resume) -> u64 {
-    if welcome.epoch.id == resume.epoch {
-        return welcome.epoch.number;
-    }
-    welcome.epoch.number.saturating_add(1).max(resume.at.0)
+        .await?;
+    Ok(Named { conversation, reading, clone_of: before.take().filter(|before| before != sandbox) })
 }
 
 /// Whether a script should look: not what is usual after a resume.
@@ -124,9 +137,4 @@ fn read_mark(file: &Path, sandbox: &str) -> Result<Mark, CliError> {
         Err(error) => return Err(open(error)),
     }
     mark::mark(&text, sandbox).map_err(|error: MarkError| CliError::Mark { path: path(), error })
-}
-
-fn unix_now() -> Nanos {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Nanos::from(since)
 }

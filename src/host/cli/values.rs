@@ -1,12 +1,15 @@
 //! Targets, sizes and spans as a person writes them on a command line.
 
 use crate::host::mark;
+use crate::host::state_file::Minted;
 use crate::host::target::{Target, TargetError, TargetFault};
 use crate::host::vmm::{VmmAddress, VmmAddressError, VmmAddressFault};
 use crate::units::Bytes;
 use crate::wire::codec::SANDBOX_MAX;
 use crate::wire::message::Id;
 use std::time::Duration;
+
+const EVENT_BYTES_MAX: usize = 256;
 
 /// A target; clap shows the text that is none before the fault.
 pub(super) fn parse_target(text: &str) -> Result<Target, TargetFault> {
@@ -47,15 +50,26 @@ pub(super) fn parse_size(text: &str) -> Result<Bytes, String> {
 }
 
 /// An epoch that a host has minted: never zero.
-pub(super) fn parse_epoch(text: &str) -> Result<Id, String> {
-    let id = mark::hex(text).ok_or_else(|| "an epoch's id is 32 hex digits".to_owned())?;
-    if id == Id::default() { Err("zero is how a provisional epoch is written".to_owned()) } else { Ok(id) }
+pub(super) fn parse_epoch(text: &str) -> Result<Minted, String> {
+    let shape = || "an epoch is ID:NUMBER: 32 hex digits, a colon, and a whole number".to_owned();
+    let (id, number) = text.split_once(':').ok_or_else(shape)?;
+    let id = mark::hex(id).ok_or_else(shape)?;
+    let number = number.parse().map_err(|_| shape())?;
+    if id == Id::default() || number == 0 {
+        return Err("zero is how a provisional epoch is written".to_owned());
+    }
+    Ok(Minted { id, number })
 }
 
-/// Zero is a provisional epoch's.
-pub(super) fn parse_number(text: &str) -> Result<u64, String> {
-    let number = text.parse().ok().filter(|number| *number != 0);
-    number.ok_or_else(|| "not a whole number from 1 to 18446744073709551615".to_owned())
+pub(super) fn parse_event(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("it is empty".to_owned()),
+        1..=EVENT_BYTES_MAX if text.chars().any(char::is_control) => {
+            Err("it has a control character".to_owned())
+        }
+        1..=EVENT_BYTES_MAX => Ok(text.to_owned()),
+        length => Err(format!("it has {length} bytes; an event's id has at most {EVENT_BYTES_MAX}")),
+    }
 }
 
 pub(super) fn parse_sandbox(text: &str) -> Result<String, String> {

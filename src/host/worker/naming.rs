@@ -113,7 +113,7 @@ impl Core {
         let told = talk::resume(&mut conversation, clock, &sandbox.name, named, mark, copy_of.clone()).await;
         let (named, heard) = match told {
             // The guest has heard a later number than its present epoch's.
-            Err(error) if let Some(latest) = talk::latest(&error) => {
+            Err(error) if let Some(latest) = error.cause.latest() => {
                 conversation.close().await?;
                 let named = self.mint_above(sandbox, state, named, latest).await?;
                 conversation = client.converse().await?;

@@ -8,9 +8,7 @@ use crate::host::conversation::Conversation;
 use crate::host::error::{Cause, ClientError, Kind};
 use crate::host::reconcile::{Claim, Evidence, Segment, Told};
 use crate::units::Nanos;
-use crate::wire::message::{
-    Checkpoint, Epoch, EpochSource, Id, Mark, Refusal, RefusalCode, Request, Resume, SegmentsAfter,
-};
+use crate::wire::message::{Checkpoint, Epoch, EpochSource, Id, Mark, Request, Resume, SegmentsAfter};
 
 /// What a guest has said.
 pub(super) struct Heard {
@@ -98,14 +96,6 @@ pub(super) async fn resume(
     let asked = clock.now().unix;
     let reading = conversation.resume(resume).await?;
     heard(conversation, clock, reading, Some(asked), copy_of).await
-}
-
-/// The number that the guest has heard, where it refuses one for being no later.
-pub(super) fn latest(error: &ClientError) -> Option<u64> {
-    match &error.cause {
-        Cause::Refused(Refusal { code: RefusalCode::StaleEpoch, latest, .. }) => *latest,
-        _ => None,
-    }
 }
 
 /// Closes the count.

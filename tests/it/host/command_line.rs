@@ -53,8 +53,25 @@ fn a_line_that_cannot_be_used_is_told_why() {
     assert_snapshot!("timeout", refusal(&["read", "vsock://3", "--timeout", "5"]));
     assert_snapshot!("no-sandbox", refusal(&["resume", "vsock://3"]));
     assert_snapshot!("epoch", refusal(&["resume", "vsock://3", "--sandbox", "a", "--epoch", "abc"]));
-    assert_snapshot!("zero-epoch", refusal(&["checkpoint", "vsock://3", "--epoch", &"0".repeat(32)]));
-    assert_snapshot!("quiet-alone", refusal(&["checkpoint", "vsock://3", "--quiet", "1s"]));
+    assert_snapshot!(
+        "zero-epoch",
+        refusal(&["checkpoint", "vsock://3", "--epoch", &format!("{}:1", "0".repeat(32))])
+    );
+    assert_snapshot!("quiet-alone", refusal(&["checkpoint", "vsock://3", "--state", "s", "--quiet", "1s"]));
+    assert_snapshot!("no-life", refusal(&["checkpoint", "vsock://3"]));
+    assert_snapshot!(
+        "two-lives",
+        refusal(&[
+            "resume",
+            "vsock://3",
+            "--sandbox",
+            "a",
+            "--state",
+            "s",
+            "--epoch",
+            &format!("{}:1", "1".repeat(32))
+        ])
+    );
     assert_snapshot!("unknown-command", refusal(&["frobnicate"]));
 }
 

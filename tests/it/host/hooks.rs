@@ -1,25 +1,20 @@
-//! The snapshot script of `guestmeter::host::snapshot_hooks`, run as it stands there: a real agent behind a bridge of
-//! hybrid vsock, and a `curl` that writes down what Firecracker would have been asked.
+//! The snapshot hooks of the README, run as they stand there: a real agent behind a bridge of hybrid vsock, and a `curl` or a
+//! QMP socket that writes down what the VMM would have been asked.
 
 use super::{ns, stdout};
 use crate::agent::Agent;
 use serde_json::Value;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-/// The first script of the page, or the second.
-fn script(number: usize) -> String {
-    let page = include_str!("../../../src/host/snapshot_hooks.rs");
-    let text: Vec<&str> = page
-        .lines()
-        .map(|line| line.strip_prefix("//!").unwrap().strip_prefix(' ').unwrap_or_default())
-        .collect();
-    let text = text.join("\n");
-    let block = text.split("```sh\n").nth(number).unwrap();
+/// The README's block in this language.
+fn script(language: &str) -> String {
+    let page = include_str!("../../../README.md");
+    let block = page.split(&format!("```{language}\n")).nth(1).unwrap();
     block.split("```").next().unwrap().to_owned()
 }
 
@@ -51,7 +46,8 @@ impl Vm {
             "#!/bin/sh\nfor last; do :; done\nprintf '%s\\n' \"$last\" >>\"${0%/*}/asked\"\n\
              case $last in *\"$REFUSED\"*) exit 22 ;; esac\n",
         );
-        executable(&folder.path().join("snapshot"), &script(1));
+        executable(&folder.path().join("snapshot"), &script("sh"));
+        executable(&folder.path().join("hook.py"), &script("python"));
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_guestmeter"), folder.path().join("guestmeter"))
             .unwrap();
         Self { folder, _agent: agent }
@@ -61,18 +57,15 @@ impl Vm {
         self.folder.path().join(name)
     }
 
-    fn name(&self) {
-        let target = format!("hvsock://{}", self.path("v.sock").display());
-        let output = super::run(&["resume", &target, "--sandbox", "a", "--not-paused"]);
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    /// Runs the script; Firecracker refuses what has `refused` in it.
+    fn hook(&self, what: &str, refused: &str) -> Output {
+        let mut command = Command::new("bash");
+        command.arg(self.path("snapshot")).args([what, "a"]).arg(self.folder.path());
+        command.env("PATH", self.search_path()).env("REFUSED", refused).output().unwrap()
     }
 
-    /// Runs the script; Firecracker refuses what has `refused` in it.
-    fn snapshot(&self, refused: &str) -> Output {
-        let path = format!("{}:{}", self.folder.path().display(), std::env::var("PATH").unwrap());
-        let mut command = Command::new("bash");
-        command.arg(self.path("snapshot")).arg("a").arg(self.folder.path());
-        command.env("PATH", path).env("REFUSED", refused).output().unwrap()
+    fn search_path(&self) -> String {
+        format!("{}:{}", self.folder.path().display(), std::env::var("PATH").unwrap())
     }
 
     /// What Firecracker was asked.
@@ -112,33 +105,34 @@ const NOTHING: &str = "-";
 #[test]
 fn a_snapshot_closes_one_life_and_names_the_next() {
     let vm = Vm::start();
-    let unnamed = vm.snapshot(NOTHING);
-    assert_eq!((unnamed.status.code(), vm.asked()), (Some(65), vec![]), "{unnamed:?}");
-    vm.name();
-    let output = vm.snapshot(NOTHING);
+    let unnamed = vm.hook("save", NOTHING);
+    assert_eq!((unnamed.status.code(), vm.asked()), (Some(66), vec![]), "nobody has named it: {unnamed:?}");
+    assert_eq!(vm.reports().pop().unwrap()["identity"]["sandbox"], "a", "it is named by now");
+
+    let output = vm.hook("save", NOTHING);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let dir = vm.folder.path().display();
     let create = format!(r#"{{"snapshot_path": "{dir}/vm", "mem_file_path": "{dir}/memory"}}"#);
     assert_eq!(vm.asked(), [PAUSE, &create, RESUME]);
     let reports = vm.reports();
     let reasons: Vec<&str> = reports.iter().map(|report| report["reason"].as_str().unwrap()).collect();
-    assert_eq!(reasons, ["checkpoint", "resume"]);
-    assert_eq!((&reports[0]["held"], &reports[1]["held"]), (&true.into(), &false.into()));
-    assert!(ns(&reports[1]["usage"]["suspended_ns"]) > 0);
+    assert_eq!(reasons, ["query", "checkpoint", "resume"]);
+    assert_eq!((&reports[1]["held"], &reports[2]["held"]), (&true.into(), &false.into()));
+    assert!(ns(&reports[2]["usage"]["suspended_ns"]) > 0);
     assert_eq!(stdout(&output), "");
 }
 
 #[test]
 fn a_snapshot_that_fails_leaves_a_named_life_behind() {
     let vm = Vm::start();
-    vm.name();
-    let unsaved = vm.snapshot("snapshot_path");
+    vm.hook("save", NOTHING);
+    let unsaved = vm.hook("save", "snapshot_path");
     assert_eq!(unsaved.status.code(), Some(22), "{unsaved:?}");
     assert_eq!(vm.asked().last().unwrap(), RESUME);
     assert_eq!(vm.reports().last().unwrap()["reason"], "resume");
     let suspended = vm.reports().last().unwrap()["usage"]["suspended_ns"].clone();
 
-    let unpaused = vm.snapshot("Paused");
+    let unpaused = vm.hook("save", "Paused");
     assert_eq!(unpaused.status.code(), Some(1), "{unpaused:?}");
     assert_eq!(vm.asked().last().unwrap(), PAUSE);
     let last = vm.reports().pop().unwrap();
@@ -147,11 +141,68 @@ fn a_snapshot_that_fails_leaves_a_named_life_behind() {
 }
 
 #[test]
-fn the_restore_is_a_script_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("restore");
-    std::fs::write(&path, script(2)).unwrap();
-    let checked = Command::new("bash").arg("-n").arg(&path).output().unwrap();
-    assert!(checked.status.success(), "{checked:?}");
-    assert!(script(2).contains("--mark"));
+fn a_loaded_snapshot_is_a_life_of_its_own() {
+    let vm = Vm::start();
+    vm.hook("save", NOTHING);
+    std::fs::rename(vm.path("v.sock"), vm.path("moved")).unwrap();
+    std::os::unix::fs::symlink(vm.path("moved"), vm.path("again")).unwrap();
+    // Firecracker makes the socket again.
+    executable(
+        &vm.path("curl"),
+        "#!/bin/sh\nfor last; do :; done\nprintf '%s\\n' \"$last\" >>\"${0%/*}/asked\"\nmv \"${0%/*}/again\" \"${0%/*}/v.sock\"\n",
+    );
+    let output = vm.hook("load", NOTHING);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(vm.asked().join("\n").contains("\"resume_vm\": true"), "{:?}", vm.asked());
+    let last = vm.reports().pop().unwrap();
+    assert_eq!((&last["reason"], &last["identity"]["sandbox"]), (&"resume".into(), &"a".into()));
+}
+
+/// QEMU's end of QMP: it refuses what is `refused`, and has each migration end as `status`.
+fn qmp(path: &Path, refused: &'static str, status: &'static str) -> std::thread::JoinHandle<Vec<String>> {
+    let listener = UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut answers = stream.try_clone().unwrap();
+        writeln!(answers, r#"{{"QMP": {{"version": {{}}, "capabilities": []}}}}"#).unwrap();
+        let mut asked = Vec::new();
+        for line in std::io::BufReader::new(stream).lines() {
+            let command: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            let name = command["execute"].as_str().unwrap().to_owned();
+            writeln!(answers, r#"{{"event": "STOP", "timestamp": {{}}}}"#).unwrap();
+            match name.as_str() {
+                name if name == refused => {
+                    writeln!(answers, r#"{{"error": {{"desc": "refused"}}}}"#).unwrap()
+                }
+                "query-migrate" => writeln!(answers, r#"{{"return": {{"status": "{status}"}}}}"#).unwrap(),
+                _ => writeln!(answers, r#"{{"return": {{}}}}"#).unwrap(),
+            }
+            asked.push(name);
+        }
+        asked
+    })
+}
+
+#[test]
+fn the_hook_for_qemu_pauses_saves_and_names_whatever_qemu_says() {
+    for (refused, status, code, asked, reasons) in [
+        ("", "completed", 0, "stop migrate query-migrate cont", ["checkpoint", "resume"]),
+        ("", "failed", 1, "stop migrate query-migrate cont", ["checkpoint", "resume"]),
+        ("migrate", "", 1, "stop migrate cont", ["checkpoint", "resume"]),
+        ("stop", "", 1, "stop", ["checkpoint", "query"]),
+    ] {
+        let vm = Vm::start();
+        vm.hook("save", NOTHING);
+        let named = vm.reports().len();
+        let qemu = qmp(&vm.path("qmp.sock"), refused, status);
+        let mut command = Command::new("python3");
+        command.arg(vm.path("hook.py")).arg("a").arg(vm.folder.path()).env("PATH", vm.search_path());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{refused} {status}: {output:?}");
+        assert_eq!(qemu.join().unwrap().join(" "), format!("qmp_capabilities {asked}"));
+        let reports = vm.reports().split_off(named);
+        let told: Vec<&str> = reports.iter().map(|report| report["reason"].as_str().unwrap()).collect();
+        assert_eq!(told, reasons, "{refused} {status}: {output:?}");
+        assert_eq!(reports[1]["held"], false);
+    }
 }

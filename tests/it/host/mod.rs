@@ -19,6 +19,7 @@ mod peers;
 mod reading;
 mod reading_vmm;
 mod script;
+mod state_file;
 mod trace;
 #[cfg(feature = "agent")]
 mod watching;
