@@ -121,7 +121,8 @@ impl Client {
         quiet: Duration,
         limit: Duration,
     ) -> Result<SettleOutcome, ClientError> {
-        self.converse().await?.wait_settled(expected, quiet, limit).await
+        let mut conversation = self.retrying(|| self.converse()).await?;
+        conversation.wait_settled(expected, quiet, limit).await
     }
 
     /// Connects and greets: whoever answers is known before anything is asked of it.

@@ -5,8 +5,8 @@ use super::ledger::LedgerArgs;
 use super::parity::ParityArgs;
 use super::usage::UsageArgs;
 use super::values::{
-    parse_epoch, parse_event, parse_interval, parse_limit, parse_sandbox, parse_settle_timeout, parse_size,
-    parse_span, parse_target, parse_vmm,
+    Owner, parse_epoch, parse_event, parse_interval, parse_limit, parse_mode, parse_owner, parse_sandbox,
+    parse_settle_timeout, parse_size, parse_span, parse_target, parse_vmm,
 };
 use super::watch_order::Column;
 #[cfg(feature = "agent")]
@@ -232,9 +232,16 @@ pub(super) struct ListenArgs {
     /// X_1020, where X is the VMM's vsock socket (Firecracker, Cloud Hypervisor); or the word vsock, for all guests of
     /// this machine's kernel
     ///
-    /// The socket is made with mode 0600: run this as the user that the VMM runs as. One that is left over is replaced.
+    /// The VMM has to be able to connect to the socket: run this as its user, or as root with --owner. One that is left over
+    /// is replaced.
     #[arg(value_name = "PATH|vsock")]
     pub(super) place: PathBuf,
+    /// The socket's owner and group, as numbers: those that the VMM runs as [default: this process's]
+    #[arg(long, value_name = "UID[:GID]", value_parser = parse_owner)]
+    pub(super) owner: Option<Owner>,
+    /// The socket's permission bits, in octal: whoever may write may connect
+    #[arg(long, value_name = "MODE", default_value = "600", value_parser = parse_mode)]
+    pub(super) mode: u32,
     /// The vsock port to listen at
     #[arg(long, value_name = "PORT", default_value_t = PORT_DEFAULT, conflicts_with = "dial", value_parser = clap::value_parser!(u32).range(1..i64::from(u32::MAX)))]
     pub(super) port: u32,

@@ -3,10 +3,11 @@
 use super::Outcome;
 use super::args::ListenArgs;
 use super::error::CliError;
+use super::lifecycle::client;
 use super::output::{Output, complain};
-use crate::host::client::{Client, Reading};
+use crate::host::client::Reading;
 use crate::host::error::ClientError;
-use crate::host::listen::{Incoming, Listener, Place, confirm};
+use crate::host::listen::{Access, Incoming, Listener, Place, confirm};
 use crate::host::{json, table};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +31,8 @@ pub(super) async fn run(args: ListenArgs, output: &mut Output) -> Result<Outcome
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Runtime)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::Runtime)?;
     let place = place(&args)?;
-    let mut listener = Listener::bind(place)?;
+    let (uid, gid) = args.owner.map_or((None, None), |owner| (Some(owner.uid), owner.gid));
+    let mut listener = Listener::bind_for(place, Access { uid, gid, mode: args.mode })?;
     let (sender, mut news) = mpsc::channel::<News>(NEWS_MAX);
     loop {
         tokio::select! {
@@ -75,7 +77,9 @@ async fn hear(incoming: &mut Incoming, timeout: Duration, no_ack: bool) -> News 
     let notify = incoming.notify().await?;
     let target = incoming.target().clone();
     let hint = Reading { target: target.clone(), agent: notify.agent, report: notify.report, skew_ns: None };
-    let evidence = Client::new(target, timeout).read().await;
+    // The first connection after a restore may be swallowed.
+    let client = client(target, timeout);
+    let evidence = client.retrying(|| client.read()).await;
     let acked = match &evidence {
         Err(_) => Err("the agent could not be asked".to_owned()),
         Ok(evidence) => match confirm(&hint.report, &evidence.report) {

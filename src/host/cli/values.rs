@@ -61,6 +61,30 @@ pub(super) fn parse_epoch(text: &str) -> Result<Minted, String> {
     Ok(Minted { id, number })
 }
 
+/// Whose a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) uid: u32,
+    pub(super) gid: Option<u32>,
+}
+
+pub(super) fn parse_owner(text: &str) -> Result<Owner, String> {
+    let number = |text: &str| {
+        // The last one means nobody in particular to the kernel.
+        let number = text.parse().ok().filter(|number| *number != u32::MAX);
+        number.ok_or_else(|| format!("{text:?} is no number of a user or group: write 1001 or 1001:1001"))
+    };
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok(Owner { uid: number(uid)?, gid: Some(number(gid)?) }),
+        None => Ok(Owner { uid: number(text)?, gid: None }),
+    }
+}
+
+pub(super) fn parse_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "not permission bits in octal: write 600 or 660".to_owned())
+}
+
 pub(super) fn parse_event(text: &str) -> Result<String, String> {
     match text.len() {
         0 => Err("it is empty".to_owned()),

@@ -3,9 +3,10 @@
 use super::Outcome;
 use super::args::WaitSettledArgs;
 use super::error::CliError;
+use super::lifecycle::client;
 use super::output::{Output, complain};
 use crate::capacity::MemoryState;
-use crate::host::client::{Client, Reading, SettleOutcome, TIMEOUT_DEFAULT};
+use crate::host::client::{Reading, SettleOutcome, TIMEOUT_DEFAULT};
 use crate::host::{json, table};
 use crate::units::{Bytes, Nanos};
 use std::time::Duration;
@@ -50,7 +51,7 @@ impl Verdict {
 }
 
 pub(super) async fn run(args: WaitSettledArgs, output: &mut Output) -> Result<Outcome, CliError> {
-    let client = Client::new(args.target, TIMEOUT_DEFAULT);
+    let client = client(args.target, TIMEOUT_DEFAULT);
     match client.wait_settled(args.expect, args.quiet, args.timeout).await {
         Ok(outcome) => {
             let verdict = Verdict::new(outcome, args.expect, args.timeout);

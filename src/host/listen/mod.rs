@@ -36,7 +36,7 @@ use super::target::{PORT_DEFAULT, Target};
 use super::transport::Stream;
 use crate::wire::message::{Ack, EpochSource, Notify, Reply, Report, Request};
 use gate::Pass;
-pub use socket::{ListenError, Listener};
+pub use socket::{Access, ListenError, Listener};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;

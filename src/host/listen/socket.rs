@@ -5,11 +5,14 @@ use super::{Incoming, Place};
 use crate::host::target::Target;
 use crate::host::transport::Stream;
 use crate::host::vsock::VsockListener;
-use rustix::fs::{FileType, Mode, fchmod, lstat, unlink};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmod, chownat, fchmod, fstat, lstat, openat, unlink,
+};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixListener;
@@ -52,6 +55,23 @@ pub enum ListenError {
     },
 }
 
+/// Whose a Unix socket is, and who may connect to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Its owner's number; this process's where it is not said.
+    pub uid: Option<u32>,
+    /// Its group's.
+    pub gid: Option<u32>,
+    /// Its permission bits; to connect takes the one to write.
+    pub mode: u32,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { uid: None, gid: None, mode: 0o600 }
+    }
+}
+
 /// A socket that guests connect to. A Unix socket's file is removed with it.
 pub struct Listener {
     socket: Bound,
@@ -65,15 +85,23 @@ enum Bound {
 }
 
 impl Listener {
-    /// Binds; must be called inside a tokio runtime. A Unix socket has mode 0600: its VMM must run as the same user, or
-    /// as root. One that is left over is replaced, unless somebody listens at it.
+    /// Binds for this process's own user alone: see [`Listener::bind_for`].
     ///
     /// # Errors
     /// Somebody listens there, or the system refuses.
     pub fn bind(place: Place) -> Result<Self, ListenError> {
+        Self::bind_for(place, Access::default())
+    }
+
+    /// Binds; must be called inside a tokio runtime. A Unix socket may be connected to by whom `access` says: its VMM has to
+    /// be among them, or root. One that is left over is replaced, unless somebody listens at it.
+    ///
+    /// # Errors
+    /// Somebody listens there, or the system refuses.
+    pub fn bind_for(place: Place, access: Access) -> Result<Self, ListenError> {
         let socket = match &place {
             Place::Hybrid { path, agent } => {
-                let (listener, name) = bind_unix(path)?;
+                let (listener, name) = bind_unix(path, access)?;
                 Bound::Unix { listener, agent: agent.clone(), _name: name }
             }
             Place::Vsock { port } => {
@@ -160,7 +188,7 @@ fn identity(path: &Path) -> Result<(u64, u64), Errno> {
     lstat(path).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-fn bind_unix(path: &Path) -> Result<(UnixListener, Name), ListenError> {
+fn bind_unix(path: &Path, access: Access) -> Result<(UnixListener, Name), ListenError> {
     let fail = |error: io::Error| ListenError::Path { path: path.to_owned(), error };
     let address = SockAddr::unix(path).map_err(fail)?;
     // Two that find the same socket left over must not remove each other's new one.
@@ -175,11 +203,26 @@ fn bind_unix(path: &Path) -> Result<(UnixListener, Name), ListenError> {
         }
         other => other.map_err(fail)?,
     }
+    if access != Access::default() {
+        give_away(path, access).map_err(|error| fail(error.into()))?;
+    }
     let file = identity(path).map_err(|error| fail(error.into()))?;
     let name = Name { path: path.to_owned(), file };
     socket.listen(BACKLOG).map_err(fail)?;
     let listener = UnixListener::from_std(socket.into()).map_err(fail)?;
     Ok((listener, name))
+}
+
+/// Never anything but a socket, whatever has been put in its place.
+fn give_away(path: &Path, access: Access) -> Result<(), Errno> {
+    let file = openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::Socket {
+        return Err(Errno::NOTSOCK);
+    }
+    let (uid, gid) = (access.uid.map(Uid::from_raw), access.gid.map(Gid::from_raw));
+    chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)?;
+    // A descriptor that is only a path cannot be changed by itself before Linux 6.6.
+    chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), Mode::from_raw_mode(access.mode & 0o777))
 }
 
 /// Held until dropped; others hold it for as long as a bind takes.
@@ -235,6 +278,28 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(listener);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_whose_and_for_whom_it_is_said_to_be() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v.sock_1020");
+        let group = Access { mode: 0o660, ..Access::default() };
+        let owned = Access { uid: Some(4321), gid: Some(8765), ..group };
+        let root = rustix::process::geteuid().is_root();
+        let expected = if root {
+            (4321, 8765)
+        } else {
+            (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+        };
+        let listener = Listener::bind_for(place(&path), if root { owned } else { group }).unwrap();
+        let file = std::fs::metadata(&path).unwrap();
+        assert_eq!((file.permissions().mode() & 0o777, (file.uid(), file.gid())), (0o660, expected));
+        drop(listener);
+        assert!(!path.exists());
+        std::fs::write(&path, "precious").unwrap();
+        assert_eq!(give_away(&path, owned), Err(Errno::NOTSOCK));
     }
 
     #[tokio::test]
