@@ -6,9 +6,11 @@ use clap::Parser;
 const PAGES: [(&str, &str); 2] =
     [("README.md", include_str!("../../../README.md")), ("guide.md", include_str!("../guide.md"))];
 
-/// The commands of a page: lines of its examples, and those between backticks that have arguments.
+/// The commands of a page: lines of its examples, and those between backticks that have arguments. Whole scripts are left
+/// out: `tests/it/host/hooks.rs` runs them.
 fn commands(page: &str) -> Vec<String> {
-    let joined = page.replace("\\\n", " ");
+    let outside: String = page.split("\n```").step_by(2).collect();
+    let joined = outside.replace("\\\n", " ");
     let lines = joined.lines().map(str::trim).filter(|line| line.starts_with("guestmeter "));
     let quoted = joined.split('`').skip(1).step_by(2).filter(|code| code.starts_with("guestmeter "));
     let quoted = quoted.filter(|code| code.split_whitespace().count() > 2 && !code.contains('\n'));

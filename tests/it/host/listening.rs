@@ -1,6 +1,5 @@
 //! `listen`: what a guest says unasked is a hint, whoever says it, however badly.
 
-use super::lifecycle::epoch;
 use super::script::{BOOT, Peer, Script, named, report};
 use super::{PATIENCE, drain, guestmeter, run, stderr};
 use guestmeter::wire::message::{Ack, Epoch, Id, Message, Notify, Reply, Report, Request};
@@ -389,7 +388,8 @@ fn a_real_agent_is_heard_named_and_acknowledged() {
     assert!(shown["doubt"].as_str().unwrap().contains("its epoch is provisional"), "{shown}");
     assert_eq!(shown["evidence"]["identity"]["boot_id"], shown["hint"]["identity"]["boot_id"]);
 
-    let named = run(&["resume", &agent, "--sandbox", "a", "--epoch", &epoch(7, 7), "--json"]);
+    let named =
+        run(&["resume", &agent, "--sandbox", "a", "--epoch", &super::lifecycle::epoch(7, 7), "--json"]);
     assert_eq!(named.status.code(), Some(0), "{named:?}");
     let named: Value = serde_json::from_slice(&named.stdout).unwrap();
     let (_, home) = running.signal("-KILL");
