@@ -122,5 +122,5 @@ fn over_af_vsock_a_notification_is_heard_and_its_cid_is_dialled_back() {
     let mut ack = Vec::new();
     wire::encode(&Message::Request(Request::Ack(Ack { epoch: epoch.id, seq })), &mut ack).unwrap();
     assert_eq!(vm.run("cat /tmp/answer").stdout, ack);
-    vm.sh("/tmp/guestmeter checkpoint vsock://1 --json");
+    vm.sh("/tmp/guestmeter checkpoint vsock://1 --state /tmp/a.json --json");
 }
