@@ -163,6 +163,10 @@ impl Record {
             last.answered = true;
         }
         let boot_id = identity.boot_id.to_string();
+        // A guest can say a carry that is none: kept, it would make the file one that cannot be read.
+        if (Known { boot_id: boot_id.clone(), usage: Counted::from(&counted) }).mark().is_err() {
+            return;
+        }
         let at = self.marks.iter().position(|known| known.boot_id == boot_id);
         let before = at.map(|at| self.marks.remove(at)).and_then(|known| known.mark().ok());
         let most = before.map_or(counted, |before| most(&before.counters, &counted));

@@ -85,6 +85,27 @@ fn a_mark_is_of_one_boot_and_never_goes_down_and_what_is_not_this_sandboxes_is_n
     assert_eq!(Record::parse(&text).unwrap(), record);
 }
 
+#[test]
+fn the_file_that_the_documentation_shows_is_one() {
+    let page = include_str!("mod.rs").replace("//! ", "");
+    let shown = page.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let record = Record::parse(shown.as_bytes()).unwrap();
+    assert_eq!((record.sandbox(), record.last().unwrap().number), ("sb-7", 1_780_936_920_000_000_000));
+    assert_eq!(record.epoch_of(Some("e41")).unwrap(), record.last());
+}
+
+#[test]
+fn counters_that_no_agent_counts_leave_a_record_that_can_be_read() {
+    let mut record = Record::new("sb");
+    let epoch = minted(&mut record, 1, 100, None);
+    answered(&mut record, report(BOOT, epoch, 10));
+    let (identity, mut counters) = report(BOOT, epoch, 99);
+    counters.memory.carry = u64::MAX;
+    record.answered(&identity, counters);
+    assert_eq!(record.mark(BOOT).unwrap().counters.active.whole, 10);
+    assert_eq!(Record::parse(&record.to_json().unwrap()).unwrap(), record);
+}
+
 proptest! {
     /// A host that dies at any point, guests that answer or do not, clocks that jump.
     #[test]
