@@ -4,12 +4,15 @@ use crate::rig::template::{bare, with_systemd};
 use crate::rig::{HUNG, Vm};
 use guestmeter::host::{Client, Reading};
 use guestmeter::wire;
-use guestmeter::wire::message::{Ack, Acked, Identity, Message, Notify, Reply, Request};
+use guestmeter::wire::message::{Ack, Acked, Identity, Message, Notify, Reply, Report, Request};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
+
+/// Longer than a busy machine takes to show what it has heard; where it has heard nothing, it is told again.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// `guestmeter listen`, ended with its test.
 struct Listen {
@@ -31,8 +34,12 @@ impl Listen {
     }
 
     fn next(&mut self) -> Value {
-        let line = self.shown.recv_timeout(HUNG).expect("a line of `guestmeter listen`");
-        serde_json::from_str(&line).unwrap()
+        self.within(HUNG).expect("a line of `guestmeter listen`")
+    }
+
+    fn within(&mut self, time: Duration) -> Option<Value> {
+        let line = self.shown.recv_timeout(time).ok()?;
+        Some(serde_json::from_str(&line).unwrap())
     }
 }
 
@@ -123,4 +130,46 @@ fn over_af_vsock_a_notification_is_heard_and_its_cid_is_dialled_back() {
     wire::encode(&Message::Request(Request::Ack(Ack { epoch: epoch.id, seq })), &mut ack).unwrap();
     assert_eq!(vm.run("cat /tmp/answer").stdout, ack);
     vm.sh("/tmp/guestmeter checkpoint vsock://1 --state /tmp/a.json --json");
+}
+
+/// Any process of the guest can dial the host's port.
+#[test]
+fn what_a_process_of_the_guest_forges_is_a_hint_that_the_agent_does_not_confirm() {
+    let mut vm = with_systemd().restore(42);
+    vm.sh("/usr/bin/guestmeterd --notify none --state /tmp/state >/tmp/log 2>&1 </dev/null &");
+    let client = Client::new(vm.target().parse().unwrap(), HUNG).patient(HUNG);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    vm.wait("the agent to answer", HUNG, |_| runtime.block_on(client.read()).is_ok());
+    told(&vm, "resume", &["--sandbox", "a", "--not-paused"]);
+    let Reading { agent, report, .. } = runtime.block_on(client.read()).unwrap();
+    let mut listen = Listen::start(&vm);
+    let lie = |change: fn(&mut Report)| {
+        let mut report = report.clone();
+        report.usage.active.whole += 86_400;
+        change(&mut report);
+        printed(Reply::Notify(Box::new(Notify { agent: agent.clone(), report })))
+    };
+    for (lie, doubt) in [
+        (lie(|report| report.identity.seq += 100), "a report that the agent has not made"),
+        (lie(|report| report.identity.epoch.number += 1), "the agent is in another epoch"),
+        (lie(|report| report.identity.boot_id.0[0] ^= 1), "the agent is of another boot"),
+    ] {
+        let dial = format!("{lie} | setpriv --reuid=65534 --clear-groups socat -t 20 - VSOCK-CONNECT:2:1020");
+        // A guest that comes too often is hung up on: it comes again.
+        let mut shown = Value::Null;
+        vm.wait(doubt, HUNG, |vm| {
+            vm.run(&dial);
+            shown = listen.within(PATIENCE).unwrap_or_default();
+            shown["doubt"].as_str().is_some_and(|said| said.contains(doubt))
+        });
+        assert_eq!(
+            (&shown["acked"], &shown["evidence"]["identity"]["sandbox"]),
+            (&false.into(), &"a".into())
+        );
+        let seconds = |of: &str| shown[of]["usage"]["active"]["seconds"].as_u64().unwrap();
+        assert!(
+            seconds("hint") >= 86_400 && seconds("evidence") < 86_400,
+            "the agent's own numbers: {shown}"
+        );
+    }
 }
