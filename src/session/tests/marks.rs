@@ -77,8 +77,8 @@ fn the_same_id_again_is_an_ordinary_request_whose_mark_holds_where_none_has() {
         let once_more = one_report(&world.ask(at(5_000), Request::Resume(ahead)));
         assert_eq!((once_more.base, once_more.tail.findings), (again.base, again.tail.findings.clone()));
     }
-    let next = one_report(
-        &world.ask(at(6_000), Request::Resume(Resume { epoch: id(3), number: 3, ..marked(9, 2_000) })),
-    );
-    assert_eq!(Counters::from(&next.base), of_seconds(2_000), "another epoch takes its own");
+    let named_3 = |mark| Request::Resume(Resume { mark, ..resume(3) });
+    one_report(&world.ask(at(6_000), named_3(None)));
+    let taken = one_report(&world.ask(at(6_000), named_3(marked(9, 2_000).mark)));
+    assert_eq!(Counters::from(&taken.base), of_seconds(2_000), "another epoch takes its own");
 }

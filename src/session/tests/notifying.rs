@@ -136,6 +136,11 @@ fn while_held_nobody_is_dialled_and_the_line_is_closed_before_the_pause() {
     let line = Action::Close { connection: LINE, cause: CloseCause::Heard };
     assert!(actions.contains(&line), "its checkpoint says more: {actions:?}");
 
+    let mut dialling = named();
+    dialling.capacity = world.capacity.clone();
+    assert_eq!(dials(&dialling.wake(at(4_000), None)), 1);
+    assert!(dialling.ask(at(4_500), checkpoint(1)).contains(&Action::HangUp), "nor is a dial under way");
+
     // Whatever happens in the hold, an agent that starts again in it too.
     world.session = Session::new(myself(), TICK, Limits::default(), Some(world.session.saved().clone()));
     world.capacity = capacity(128);
